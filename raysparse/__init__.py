@@ -1,0 +1,1 @@
+"""raysparse: recommenders that are small, fast and fresh."""

@@ -1,0 +1,73 @@
+"""Tells the driver how far the run is."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from raysparse.train.callback import Callback
+from raysparse.train.state import TrainState
+
+_INTERVAL_S = 0.5
+
+Tell = Callable[[dict[str, Any]], None]
+"""Takes an event to whoever shows it."""
+
+
+class Progress(Callback):
+    """Sends events of kind `progress` and `day` from rank 0, at most two a second."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._last = 0.0
+        self._started = 0.0
+        self._rows_before = 0
+        self._rows_trained = 0
+
+    def day_start(self, state: TrainState) -> None:
+        """Start the clock of the day's scoring."""
+        self._start(0)
+
+    def score_batch_end(self, state: TrainState, rows_done: int) -> None:
+        """Show the scoring."""
+        self._show(state, "score", rows_done)
+
+    def scored(self, state: TrainState) -> None:
+        """Start the clock of the day's training."""
+        self._start(0)
+
+    def step_end(self, state: TrainState) -> None:
+        """Show the training."""
+        assert state.batch is not None
+        if self._started == 0.0:
+            # The run goes on within a day; what was trained before does not count into the speed.
+            batches = max(1, state.stream.num_batches(state.day))
+            self._start(int(state.day.rows * (state.batch.index / batches)))
+        self._rows_trained += state.batch.num_rows
+        self._show(state, "train", self._rows_trained)
+
+    def day_end(self, state: TrainState) -> None:
+        """Send the finished day's records."""
+        if state.is_rank_0:
+            self._tell({"event": "day", "records": state.records, "num_steps": state.position.num_steps})
+
+    def _start(self, rows_done: int) -> None:
+        self._started = time.monotonic()
+        self._rows_before = self._rows_trained = rows_done
+
+    def _show(self, state: TrainState, phase: str, rows_done: int) -> None:
+        now = time.monotonic()
+        if not state.is_rank_0 or now - self._last < _INTERVAL_S:
+            return
+        self._last = now
+        self._tell(
+            {
+                "event": "progress",
+                "day": state.day.day,
+                "phase": phase,
+                "rows_done": rows_done,
+                "rows_total": state.day.rows,
+                "samples_per_s": (rows_done - self._rows_before) / max(now - self._started, 1e-9),
+                "day_index": state.position.day_index,
+                "num_days": len(state.days),
+            }
+        )

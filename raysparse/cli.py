@@ -1,0 +1,131 @@
+"""The `raysparse` command."""
+
+import json
+import sys
+from typing import Any, Literal
+
+import click
+from pydantic import TypeAdapter
+
+from raysparse.config import Config, Tree, check, load_tree, override
+from raysparse.errors import RaySparseError
+
+# Commands import what they need: torch alone takes 2 s, which `--help` should not.
+
+
+class _Group(click.Group):
+    """Shows an error of raysparse's own as one message; anything else is a fault of ours and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RaySparseError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="raysparse")
+def main() -> None:
+    """Train recommenders that are small, fast and fresh."""
+
+
+@main.command()
+@click.argument("source")
+@click.option("--input", "input_path", help="Raw file, folder or glob; some sources find their own.")
+@click.option("--output", required=True, help="Folder or URL of the data set.")
+@click.option("--config", "config_file", help="YAML file with the source's keys (the mapping of `table`).")
+@click.option("--overwrite", is_flag=True, help="Replace a data set that is there, once the new one is whole.")
+@click.argument("settings", nargs=-1)
+def prepare(
+    source: str,
+    input_path: str | None,
+    output: str,
+    config_file: str | None,
+    overwrite: bool,
+    settings: tuple[str, ...],
+) -> None:
+    """Turn raw logs into a data set of days.
+
+    SOURCE is flights, criteo-kaggle, criteo-1tb, avazu, kdd12, movielens, table or drift; SETTINGS are
+    key=value pairs of the source, such as num_days=30.
+    """
+    from raysparse.launch.prepare import prepare as run
+
+    tree: Tree = load_tree(config_file) if config_file is not None else {}
+    tree = override({**tree, "source": source}, settings)
+    if input_path is not None:
+        tree["input"] = input_path
+    config = _check_prepare(tree)
+    manifest = run(config.prepare, output, overwrite)
+    click.echo(f"{'day':<14}{'rows':>12}{'base rate':>12}{'best NE':>10}")
+    for day in manifest.days:
+        best = f"{day.best_ne:.4f}" if day.best_ne is not None else "-"
+        click.echo(f"{day.day:<14}{day.rows:>12,}{day.base_rate:>12.4f}{best:>10}")
+    rows = sum(day.rows for day in manifest.days)
+    rejected = sum(manifest.rejected.values())
+    click.echo(f"{rows:,} rows of {len(manifest.days)} days in {output}; {rejected} rejected")
+    for reason, count in manifest.rejected.items():
+        click.echo(f"  {count} rows: {reason} (see {output}/rejects)")
+
+
+@main.command()
+@click.argument("job_file", metavar="JOB.yaml")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--resume", "mode", flag_value="resume", help="Go on with the run, or start it where there is none.")
+@click.option("--fresh", "mode", flag_value="fresh", help="Delete the run that is there and start anew.")
+def train(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fresh"] | None) -> None:
+    """Train a job day by day; KEY=VALUE overrides keys of the job, such as scaling.num_workers=1."""
+    from raysparse.job import load_job
+
+    job = load_job(job_file, overrides)
+    from raysparse.launch.trainer import open_run
+    from raysparse.launch.trainer import train as run
+    from raysparse.report.console import Console
+    from raysparse.report.page import write_report
+
+    job, folder = open_run(job, mode or "new")
+    console = Console(sys.stdout, sys.stdout.isatty())
+    console.start(job.name, None, job.run_folder)
+    with console:
+        summary = run(job, folder, console)
+    console.finish(summary, job.run_folder, write_report(job.run_folder))
+
+
+@main.command(name="check")
+@click.argument("job_file", metavar="JOB.yaml")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def check_command(job_file: str, overrides: tuple[str, ...]) -> None:
+    """Check a job file, and print it with every key given."""
+    from raysparse.job import dump_job, load_job
+
+    click.echo(dump_job(load_job(job_file, overrides)), nl=False)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of a job file, for editors."""
+    from raysparse.job import Job
+
+    click.echo(json.dumps(TypeAdapter(Job).json_schema(), indent=1))
+
+
+@main.command()
+@click.argument("run_folder")
+def report(run_folder: str) -> None:
+    """Write the report of a run again."""
+    from raysparse.report.page import write_report
+
+    click.echo(write_report(run_folder))
+
+
+def _check_prepare(tree: Tree) -> Any:
+    from raysparse.data.sources import PrepareConfig
+
+    class Prepare(Config):
+        prepare: PrepareConfig
+
+    return check(Prepare, {"prepare": tree}, "the prepare command")
+
+
+if __name__ == "__main__":
+    main()

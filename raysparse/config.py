@@ -1,0 +1,191 @@
+"""The base of every typed config, and the way from YAML and `key=value` to a checked one."""
+
+import difflib
+import json
+import re
+import types
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from raysparse.errors import ConfigError
+
+Tree = dict[str, Any]
+
+
+class Config(BaseModel):
+    """A frozen config that knows its keys: an unknown one is an error, never ignored.
+
+    The string under a field is its description, in the JSON schema too.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+ConfigType = TypeVar("ConfigType", bound=Config)
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """YAML 1.2 numbers: `1e-3` is a float (PyYAML reads a string), a date stays text."""
+
+
+_YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.\d*|\.\d+|\d[\d_]*)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Read YAML, naming `origin` and the line where it does not parse."""
+    try:
+        return yaml.load(text, Loader=_YamlLoader)  # a subclass of SafeLoader: builds no objects
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} is not valid YAML: {error}") from error
+
+
+def load_tree(path: str | Path, overrides: tuple[str, ...] = ()) -> Tree:
+    """Read a YAML file as a tree of keys and lay `dotted.key=value` overrides over it."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the job file {path}: {error}") from error
+    tree = parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds {type(tree).__name__}, not keys and values")
+    return override(tree, overrides)
+
+
+def override(tree: Tree, overrides: tuple[str, ...]) -> Tree:
+    """Return `tree` with each `dotted.key=value` laid over it; a value is read as YAML.
+
+    A `kind` (or `source`) that changes drops its neighbours, which belonged to the other kind.
+    """
+    result: Tree = json.loads(json.dumps(tree))
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"the override {text!r} is not of the form key=value")
+        *parents, leaf = key.split(".")
+        node = _descend(result, parents, text)
+        parsed = parse_yaml(value, f"the override {text!r}")
+        if isinstance(node, list):
+            node[_list_index(node, leaf, text)] = parsed
+            continue
+        if leaf in ("kind", "source") and node.get(leaf) not in (None, parsed) and parents:
+            node.clear()
+        node[leaf] = parsed
+    return result
+
+
+def _descend(tree: Tree, parents: list[str], text: str) -> Tree | list[Any]:
+    node: Any = tree
+    for part in parents:
+        if isinstance(node, list):
+            node = node[_list_index(node, part, text)]
+        elif isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"the override {text!r} goes below {part!r}, which holds the value {node!r}")
+    return node
+
+
+def _list_index(node: list[Any], part: str, text: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"the override {text!r} names {part!r} in a list of {len(node)} entries (0 is the first)")
+    return int(part)
+
+
+def check(config_type: type[ConfigType], tree: Tree, origin: str) -> ConfigType:
+    """Turn a tree into its typed config, or raise one ConfigError that lists every fault.
+
+    Each fault gives the dotted key, what was found and what is allowed.
+    """
+    try:
+        # JSON mode: strict about types, and still reads a list as a tuple and a text as a literal.
+        return config_type.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        faults = [_fault(config_type, tree, details) for details in error.errors()]
+        plural = "fault" if len(faults) == 1 else "faults"
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise ConfigError(f"{origin} has {len(faults)} {plural}:\n{lines}") from None
+
+
+def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
+    key = ".".join(_path_in_tree(tree, details["loc"])) or "(the whole job)"
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        allowed = _keys_at(config_type, details["loc"][:-1])
+        near = difflib.get_close_matches(str(details["loc"][-1]), allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{key}: unknown key; allowed here: {', '.join(allowed)}{hint}"
+    if kind == "missing":
+        return f"{key}: missing; it has to be given"
+    if kind == "union_tag_invalid":
+        tags = details.get("ctx", {})
+        tag = str(tags.get("discriminator", "kind")).strip("'")
+        return f"{key}.{tag}: found {tags.get('tag')!r}; allowed: {tags.get('expected_tags')}"
+    if kind == "union_tag_not_found":
+        tag = str(details.get("ctx", {}).get("discriminator", "kind")).strip("'")
+        return f"{key}.{tag}: missing; it says which kind this is"
+    found = details["input"]
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{key}: found {json.dumps(found, default=str)}; allowed: {message}"
+
+
+def _path_in_tree(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Drop from a pydantic location the tags of unions, which are no keys of the user's file."""
+    path: list[str] = []
+    node = tree
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(node, dict) and (part in node or last):
+            path.append(str(part))
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int):
+            path.append(str(part))
+            node = node[part] if part < len(node) else None
+    return path
+
+
+def _keys_at(config_type: type[Config], loc: tuple[int | str, ...]) -> list[str]:
+    candidates: list[Any] = [config_type]
+    for part in loc:
+        step: list[Any] = []
+        for candidate in candidates:
+            if isinstance(part, str) and part in candidate.model_fields:
+                step += _configs_in(candidate.model_fields[part].annotation)
+        tagged = [c for c in candidates if _tag_of(c) == part]
+        candidates = step or tagged or candidates
+    return sorted({name for candidate in candidates for name in candidate.model_fields})
+
+
+def _configs_in(annotation: Any) -> list[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType, Annotated, tuple, list, dict):
+        return [config for part in get_args(annotation) for config in _configs_in(part)]
+    return []
+
+
+def _tag_of(config: type[Config]) -> Any:
+    for name in ("kind", "source"):
+        if name in config.model_fields:
+            values = get_args(config.model_fields[name].annotation)
+            return values[0] if values else None
+    return None

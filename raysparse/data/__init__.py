@@ -1,0 +1,1 @@
+"""Rows: schema, data set, sources, day stream."""

@@ -1,0 +1,1 @@
+"""The way onto a Ray cluster: the only room that imports ray."""

@@ -1,0 +1,60 @@
+"""Brings events from rank 0 to the driver."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+Event = dict[str, Any]
+
+_POLL_S = 0.25
+
+
+class _Relay:
+    """The actor between them; it needs no CPU of the cluster."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+
+    def tell(self, event: Event) -> None:
+        self._events.append(event)
+
+    def drain(self) -> list[Event]:
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+
+class EventRelay:
+    """Calls `show` on the driver, in a thread, with each event that a worker tells."""
+
+    def __init__(self, show: Callable[[Event], None]) -> None:
+        self.actor: ActorHandle[Any] = ray.remote(num_cpus=0)(_Relay).remote()  # pyright: ignore
+        self._show = show
+        self._closed = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._poll, name="event-relay", daemon=True)
+        self._thread.start()
+
+    def _poll(self) -> None:
+        try:
+            while not self._closed.wait(_POLL_S):
+                self._drain()
+            self._drain()
+        except BaseException as error:  # raised again in close()
+            self._error = error
+
+    def _drain(self) -> None:
+        for event in ray.get(self.actor.drain.remote()):
+            self._show(event)
+
+    def close(self) -> None:
+        """Show what is left and stop; raises what showing an event raised."""
+        self._closed.set()
+        self._thread.join()
+        ray.kill(self.actor)
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,229 @@
+"""Runs a train job on a Ray cluster, from the driver."""
+
+import contextlib
+import datetime
+import json
+import logging
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import fsspec
+import ray
+
+from raysparse.config import parse_yaml
+from raysparse.data.dataset import MANIFEST, Dataset
+from raysparse.errors import ConfigError, RaySparseError, WorkerError
+from raysparse.job import TrainJob, check_job, dump_job, refuse_changes
+from raysparse.launch.cluster import connect
+from raysparse.launch.relay import EventRelay
+from raysparse.train.run_folder import CHECKPOINTS, JOB, SUMMARY, RunFolder
+from raysparse.train.summary import summarize, versions
+
+RunMode = Literal["new", "resume", "fresh"]
+
+
+class Display(Protocol):
+    """Shows a run to a person."""
+
+    def plan(self, tables: list[dict[str, Any]]) -> None:
+        """Show the sharding table."""
+        ...
+
+    def progress(self, event: dict[str, Any]) -> None:
+        """Show how far the day is."""
+        ...
+
+    def day(self, records: list[dict[str, Any]]) -> None:
+        """Show a finished day."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+
+def open_run(job: TrainJob, mode: RunMode) -> tuple[TrainJob, RunFolder]:
+    """Claim the job's run folder and write its resolved job there; driver.
+
+    Returns the job with absolute paths. Raises ConfigError where the folder exists and `mode` is `new`, where it
+    is no run folder, or where a resumed run was made by another job.
+    """
+    job = job.model_copy(
+        update={
+            "run_folder": _absolute(job.run_folder),
+            "data": job.data.model_copy(update={"path": _absolute(job.data.path)}),
+        }
+    )
+    folder = RunFolder(job.run_folder)
+    if folder.exists() and folder.filesystem.ls(folder.root):
+        if not folder.exists(JOB):
+            raise ConfigError(f"run_folder {job.run_folder} holds other things than a run; choose another folder")
+        if mode == "new":
+            raise ConfigError(
+                f"the run {job.run_folder} exists already; --resume goes on with it, --fresh deletes it and starts anew"
+            )
+        if mode == "fresh":
+            folder.remove()
+        else:
+            old = check_job(parse_yaml(folder.read(JOB), folder.url(JOB)), folder.url(JOB))
+            refuse_changes(old, job)
+    folder.write(JOB, dump_job(job))
+    return job, folder
+
+
+def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
+    """Run a job that `open_run` has given a folder, and return its summary; driver.
+
+    Workers that die are started again from the last checkpoint, `scaling.max_restarts` times. Raises what a
+    worker raised where it is of raysparse's own errors, WorkerError otherwise.
+    """
+    started = time.time()
+    scaling = job.scaling
+    # Ray starts its processes while this one imports torch: 2 s of 4 are saved.
+    importing = threading.Thread(target=_import_trainer)
+    importing.start()
+    connect(scaling.num_workers * scaling.threads_per_worker)
+    importing.join()
+    _ensure_data(job, display)
+    relay = EventRelay(lambda event: _show(display, event))
+    try:
+        _run_with_restarts(job, folder, relay, display)
+    finally:
+        relay.close()
+    summary = _summary(job, folder, started)
+    folder.write(SUMMARY, json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _run_with_restarts(job: TrainJob, folder: RunFolder, relay: EventRelay, display: Display) -> None:
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    for restart in range(job.scaling.max_restarts + 1):
+        try:
+            _fit(job, folder, relay)
+            return
+        except TrainingFailedError as error:
+            cause = _own_error(error)
+            if cause is not None:
+                raise cause from None
+            reason = _first_line(error)
+            if restart == job.scaling.max_restarts:
+                raise WorkerError(
+                    f"the workers failed {restart + 1} times, scaling.max_restarts allows {restart} restarts; the last "
+                    f"time: {reason}. The run can be resumed with --resume; the workers' logs lie in "
+                    f"{ray.get_runtime_context().get_session_name() or 'the Ray session'}'s log folder\n{error}"
+                ) from error
+            display.message(f"workers failed ({reason}); restart {restart + 1} of {job.scaling.max_restarts}")
+
+
+def _fit(job: TrainJob, folder: RunFolder, relay: EventRelay) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from raysparse.launch.worker import train_worker
+
+    # Ray would take up its own list of checkpoints; which of them are whole is for the manifests to say.
+    snapshot = f"{folder.root}/{CHECKPOINTS}/checkpoint_manager_snapshot.json"
+    if folder.filesystem.exists(snapshot):
+        folder.filesystem.rm(snapshot)
+    scaling = job.scaling
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job.model_dump(mode="json"), "relay": relay.actor},
+        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=scaling.num_workers,
+            use_gpu=scaling.use_gpu,
+            resources_per_worker={"CPU": scaling.threads_per_worker, **({"GPU": 1} if scaling.use_gpu else {})},
+        ),
+        run_config=RunConfig(name=CHECKPOINTS, storage_path=job.run_folder),
+    )
+    trainer.fit()
+
+
+def _ensure_data(job: TrainJob, display: Display) -> None:
+    filesystem, root = fsspec.core.url_to_fs(job.data.path)
+    if job.data.prepare is not None and not filesystem.exists(f"{root}/{MANIFEST}"):
+        from raysparse.launch.prepare import prepare
+
+        display.message(f"preparing {job.data.prepare.source} into {job.data.path}")
+        manifest = prepare(job.data.prepare, job.data.path)
+        display.message(f"prepared {sum(day.rows for day in manifest.days):,} rows of {len(manifest.days)} days")
+    from raysparse.data.selection import select_days
+
+    dataset = Dataset.open(job.data.path)
+    select_days(dataset, job.data.first_day, job.data.last_day)
+
+
+def _show(display: Display, event: dict[str, Any]) -> None:
+    match event["event"]:
+        case "plan":
+            display.plan(event["tables"])
+        case "progress":
+            display.progress(event)
+        case "day":
+            display.day(event["records"])
+        case _:
+            display.message(event["text"])
+
+
+def _own_error(error: BaseException) -> RaySparseError | None:
+    """The error of raysparse's own that a worker raised, whatever Ray has wrapped around it."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in [failures[rank] for rank in sorted(failures)]:
+        seen: BaseException | None = failure
+        while seen is not None:
+            if isinstance(seen, RaySparseError):
+                return seen
+            seen = getattr(seen, "_base_exc", None) or seen.__cause__
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    failures = getattr(error, "worker_failures", {})
+    if failures:
+        rank = min(failures)
+        lines = [line for line in str(failures[rank]).splitlines() if line.strip()]
+        return f"rank {rank}: {lines[-1].strip() if lines else type(failures[rank]).__name__}"
+    return str(error).splitlines()[0]
+
+
+def _summary(job: TrainJob, folder: RunFolder, started: float) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "status": "finished",
+        "started": _timestamp(started),
+        "finished": _timestamp(time.time()),
+        "seconds": time.time() - started,
+        "num_workers": job.scaling.num_workers,
+        "threads_per_worker": job.scaling.threads_per_worker,
+        "model": job.model.kind,
+        "commit": _commit(),
+        "versions": versions(),
+        **summarize(folder.history()),
+    }
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that runs, where it is one."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return None
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _import_trainer() -> None:
+    import ray.train.torch
+
+    logging.getLogger(ray.train.torch.__name__).setLevel(logging.ERROR)

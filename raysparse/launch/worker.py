@@ -1,0 +1,127 @@
+"""What runs on each rank: from the checked job to the training loop."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import ray.train
+import torch
+from ray.actor import ActorHandle
+from ray.train import CheckpointUploadMode
+from torchrec.distributed.types import ShardingPlan
+
+from raysparse.callbacks import Checkpointing, FrozenArm, History, Progress
+from raysparse.cost.record import cost_of
+from raysparse.data.dataset import Dataset
+from raysparse.data.selection import select_days
+from raysparse.data.stream import DayStream
+from raysparse.job import TrainJob, check_job
+from raysparse.models import build_model
+from raysparse.sharding.model import ShardedModel
+from raysparse.sharding.optimizer import fused_parameters, is_fused, state_bytes_per_row
+from raysparse.sharding.plan import PlannedTable, TableSharder, describe_plan, make_plan, topology_of
+from raysparse.train.arm import TRAINED, Arm
+from raysparse.train.callback import Callback
+from raysparse.train.checkpoint import CheckpointFolder, restore
+from raysparse.train.loop import fit
+from raysparse.train.run_folder import PLAN, RunFolder
+from raysparse.train.state import TrainState
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def train_worker(arguments: dict[str, Any]) -> None:
+    """Train one rank's share of a job; every rank, within Ray Train.
+
+    `arguments`: `job` (the resolved job as a tree) and `relay` (the actor that takes events for the driver).
+    """
+    _quieten()
+    job = check_job(arguments["job"], "the job")
+    torch.set_num_threads(job.scaling.threads_per_worker)
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    tell = _teller(arguments["relay"], rank)
+    dataset = Dataset.open(job.data.path)
+    days = select_days(dataset, job.data.first_day, job.data.last_day)
+    device = torch.device("cuda", torch.cuda.current_device()) if job.scaling.use_gpu else torch.device("cpu")
+    builder = ArmBuilder(job, dataset, device, context.get_local_world_size())
+    folder = RunFolder(job.run_folder)
+    if rank == 0:
+        folder.write(PLAN, "[" + ",\n".join(table.model_dump_json() for table in builder.planned) + "]\n")
+        tell({"event": "plan", "tables": [table.model_dump() for table in builder.planned]})
+    state = TrainState(
+        days=days,
+        stream=DayStream(dataset, job.data, job.seed, rank, world_size),
+        arms=[builder(TRAINED, trains=True)],
+        make_arm=builder,
+        seed=job.seed,
+        device=device,
+    )
+    checkpoints = CheckpointFolder(folder)
+    callbacks: list[Callback] = [FrozenArm(config) for config in job.callbacks]
+    callbacks += [History(folder), Progress(tell)]
+    callbacks.append(Checkpointing(checkpoints, job.checkpoint, callbacks, _register_checkpoint))
+    name = checkpoints.latest(lambda text: tell({"event": "message", "text": text}))
+    if name is not None:
+        restore(checkpoints, name, state, callbacks)
+        tell({"event": "message", "text": f"goes on from checkpoint {name} ({_place(state)})"})
+    fit(state, callbacks, job.optimizer.schedule, job.warm_up_days)
+
+
+class ArmBuilder:
+    """Builds arms that are all sharded by one plan. Every rank."""
+
+    def __init__(self, job: TrainJob, dataset: Dataset, device: torch.device, local_world_size: int) -> None:
+        self._job = job
+        self._dataset = dataset
+        self._device = device
+        self._sharder = TableSharder(fused_params=fused_parameters(job.optimizer.sparse))
+        model = build_model(job.model, dataset.schema, job.seed)
+        world_size = torch.distributed.get_world_size()
+        self._plan: ShardingPlan = make_plan(
+            model,
+            self._sharder,
+            job.sharding,
+            topology_of(world_size, local_world_size, device, job.sharding),
+            fused=is_fused(job.optimizer.sparse, device),
+        )
+        self.cost = cost_of(model, dataset.schema)
+        self.planned: list[PlannedTable] = describe_plan(
+            model, self._plan, lambda width: state_bytes_per_row(job.optimizer.sparse, width)
+        )
+
+    def __call__(self, name: str, *, trains: bool) -> Arm:
+        """Return an arm with weights drawn from the job's seed; all ranks together."""
+        job = self._job
+        model = build_model(job.model, self._dataset.schema, job.seed)
+        optimizers = (job.optimizer.sparse, job.optimizer.dense)
+        sharded = ShardedModel(model, self._plan, self._sharder, self._device, optimizers)
+        sharded.tables.initialize(job.seed)
+        return Arm(name, sharded, trains, self.cost.macs)
+
+
+def _register_checkpoint(url: str, state: TrainState) -> None:
+    # The files are in their place already; Ray learns of them, and every rank passes its barrier.
+    checkpoint = ray.train.Checkpoint(url)
+    ray.train.report(
+        {"num_steps": state.position.num_steps},
+        checkpoint=checkpoint,
+        checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+    )
+
+
+def _place(state: TrainState) -> str:
+    if state.position.day_index >= len(state.days):
+        return "all days are done"
+    return f"day {state.day.day}, batch {state.position.batch}"
+
+
+def _teller(relay: ActorHandle, rank: int) -> Tell:
+    if rank != 0:
+        return lambda event: None
+    return lambda event: relay.tell.remote(event)  # type: ignore[reportAttributeAccessIssue]
+
+
+def _quieten() -> None:
+    for name in ("torchrec", "fbgemm_gpu", "torch.distributed", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)

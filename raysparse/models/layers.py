@@ -1,0 +1,54 @@
+"""Layers that several models share."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(num_inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """Fully connected layers with ReLU after each: `[B, num_inputs]` to `[B, widths[-1]]`."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(num_inputs, width), nn.ReLU()]
+        num_inputs = width
+    return nn.Sequential(*layers)
+
+
+class PairwiseDots(nn.Module):
+    """Dot products of all pairs of F vectors: `[B, F, D]` to `[B, F(F-1)/2]` (arXiv 1906.00091, section 2.1.3)."""
+
+    def __init__(self, num_vectors: int) -> None:
+        super().__init__()
+        rows, columns = torch.tril_indices(num_vectors, num_vectors, offset=-1)
+        # Where in the [F, F] matrix each pair stands, and which pair (or the zero after the last) each place holds.
+        place_of_pair = rows * num_vectors + columns
+        pair_of_place = torch.full((num_vectors, num_vectors), len(rows))
+        pair_of_place[rows, columns] = torch.arange(len(rows))
+        pair_of_place[columns, rows] = torch.arange(len(rows))
+        self.num_outputs = len(rows)
+        self.register_buffer("place_of_pair", place_of_pair, persistent=False)
+        self.register_buffer("pair_of_place", pair_of_place.flatten(), persistent=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return the products, pair (1, 0) first, then (2, 0), (2, 1), ..."""
+        return _PairwiseDots.apply(vectors, self.place_of_pair, self.pair_of_place)
+
+
+class _PairwiseDots(torch.autograd.Function):
+    """The products with a backward that gathers instead of scattering, and multiplies once instead of twice."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, place_of_pair: Tensor, pair_of_place: Tensor) -> Tensor:
+        ctx.save_for_backward(vectors, pair_of_place)
+        products = torch.bmm(vectors, vectors.transpose(1, 2))
+        return products.flatten(1).index_select(1, place_of_pair)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        vectors, pair_of_place = ctx.saved_tensors
+        (gradient,) = gradients
+        num_vectors = vectors.shape[1]
+        padded = nn.functional.pad(gradient, (0, 1))
+        symmetric = padded.index_select(1, pair_of_place).view(-1, num_vectors, num_vectors)
+        return torch.bmm(symmetric, vectors), None, None

@@ -1,0 +1,187 @@
+"""Which rank holds which part of which table."""
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import Field
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ModuleSharder, ShardingPlan, ShardingType
+
+from raysparse.config import Config
+from raysparse.errors import ConfigError, PlanError
+from raysparse.models import Recommender
+
+ShardingKind = Literal["table_wise", "row_wise", "column_wise", "data_parallel"]
+
+GIB = 2**30
+
+
+class TableShardingConfig(Config):
+    """How one table is to be sharded."""
+
+    kind: ShardingKind
+    """table_wise: whole on one rank; row_wise: rows over all ranks; column_wise: columns over ranks;
+    data_parallel: a copy on every rank."""
+    column_width: int | None = Field(default=None, ge=4, multiple_of=4)
+    """Columns of one shard of a column-wise table; default half of the table's width."""
+
+
+class ShardingConfig(Config):
+    """What the planner may choose."""
+
+    default: ShardingKind | Literal["auto"] = "auto"
+    """Sharding of the tables not named below; auto: TorchRec's planner chooses table-wise or row-wise, which
+    give the same numbers (column-wise changes what row-wise Adagrad computes, so it is only taken when named)."""
+    tables: dict[str, TableShardingConfig] = {}
+    """Sharding of single tables, by name."""
+    memory_per_worker_gib: float | None = Field(default=None, gt=0)
+    """Memory that tables and optimizer state may take on a worker; default: the GPU's memory, or its share of
+    the machine's."""
+
+
+class PlannedTable(Config):
+    """A line of the sharding table."""
+
+    table: str
+    features: tuple[str, ...]
+    rows: int
+    dim: int
+    bytes: int
+    """Weights, float32, over all ranks (a data-parallel table counts once per rank)."""
+    optimizer_bytes: int
+    sharding: str
+    kernel: str
+    ranks: tuple[int, ...]
+
+
+class TableSharder(EmbeddingBagCollectionSharder):
+    """TorchRec's sharder, which refuses row-wise tables on the CPU although they work there."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        """Kinds of sharding that may be planned."""
+        return [ShardingType[kind.upper()].value for kind in ("table_wise", "row_wise", "column_wise", "data_parallel")]
+
+
+def make_plan(
+    model: Recommender,
+    sharder: TableSharder,
+    config: ShardingConfig,
+    topology: Topology,
+    *,
+    fused: bool = True,
+) -> ShardingPlan:
+    """Plan the tables; the same on every rank, without talking, so that a failure ends all of them at once.
+
+    `fused`: whether the optimizer is part of the kernels (see `optimizer.is_fused`).
+    Raises PlanError where the tables do not fit or cannot be sharded as asked, ConfigError where a table that
+    is named does not exist.
+    """
+    constraints = _constraints(model, config)
+    planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
+    try:
+        plan = planner.plan(model, [cast("ModuleSharder[torch.nn.Module]", sharder)])
+    except (PlannerError, RuntimeError) as error:
+        raise PlanError(_explain(model, topology, error)) from error
+    if not fused:
+        # The planner knows the unfused kernel for copied tables only; it works for all.
+        for sharding in cast(EmbeddingModuleShardingPlan, plan.plan["tables"]).values():
+            sharding.compute_kernel = EmbeddingComputeKernel.DENSE.value
+    return plan
+
+
+def topology_of(world_size: int, local_world_size: int, device: torch.device, config: ShardingConfig) -> Topology:
+    """The machines as the planner sees them. Every rank; `world_size` ranks, `local_world_size` per machine."""
+    gib = config.memory_per_worker_gib
+    if device.type == "cuda":
+        memory = gib * GIB if gib is not None else torch.cuda.get_device_properties(device).total_memory
+        return Topology(world_size, "cuda", hbm_cap=int(memory), local_world_size=local_world_size)
+    memory = gib * GIB if gib is not None else _machine_bytes() / local_world_size
+    return Topology(world_size, "cpu", ddr_cap=int(memory), local_world_size=local_world_size)
+
+
+def describe_plan(
+    model: Recommender, plan: ShardingPlan, state_bytes_per_row: Callable[[int], int]
+) -> list[PlannedTable]:
+    """The plan as a person reads it, a line per table in the order of the schema.
+
+    `state_bytes_per_row` gives the bytes of optimizer state of a row, from the width of its column shard.
+    """
+    tables = cast(EmbeddingModuleShardingPlan, plan.plan["tables"])
+    lines: list[PlannedTable] = []
+    for config in model.tables.embedding_bag_configs():
+        sharding = tables[config.name]
+        spec = sharding.sharding_spec
+        shards: list[Any] = getattr(spec, "shards", None) or []
+        sizes = [shard.shard_sizes for shard in shards] or [
+            [config.num_embeddings, config.embedding_dim] for _ in sharding.ranks or []
+        ]
+        lines.append(
+            PlannedTable(
+                table=config.name,
+                features=tuple(config.feature_names),
+                rows=config.num_embeddings,
+                dim=config.embedding_dim,
+                bytes=sum(4 * rows * columns for rows, columns in sizes),
+                optimizer_bytes=sum(rows * state_bytes_per_row(columns) for rows, columns in sizes),
+                sharding=sharding.sharding_type,
+                kernel=sharding.compute_kernel,
+                ranks=tuple(dict.fromkeys(sharding.ranks or [])),
+            )
+        )
+    return lines
+
+
+def _constraints(model: Recommender, config: ShardingConfig) -> dict[str, ParameterConstraints]:
+    tables = {table.name: table for table in model.tables.embedding_bag_configs()}
+    unknown = sorted(set(config.tables) - set(tables))
+    if unknown:
+        raise ConfigError(f"sharding.tables names {', '.join(unknown)}; the tables are {', '.join(tables)}")
+    constraints: dict[str, ParameterConstraints] = {}
+    for name, table in tables.items():
+        chosen = config.tables.get(name)
+        kind = chosen.kind if chosen is not None else config.default
+        width = chosen.column_width if chosen is not None else None
+        width = width if width is not None else max(4, table.embedding_dim // 2 // 4 * 4)
+        if kind == "column_wise" and table.embedding_dim % width:
+            raise ConfigError(
+                f"sharding.tables.{name}.column_width: found {width}; allowed: a multiple of 4 that divides "
+                f"the table's width {table.embedding_dim}"
+            )
+        kinds = ["table_wise", "row_wise"] if kind == "auto" else [kind]
+        copied = kinds == ["data_parallel"]
+        kernel = EmbeddingComputeKernel.DENSE if copied else EmbeddingComputeKernel.FUSED
+        constraints[name] = ParameterConstraints(
+            sharding_types=[ShardingType[kind.upper()].value for kind in kinds],
+            compute_kernels=[kernel.value],
+            min_partition=width if kind == "column_wise" else None,
+        )
+    return constraints
+
+
+def _explain(model: Recommender, topology: Topology, error: Exception) -> str:
+    device = topology.devices[0].storage
+    available = device.hbm if topology.compute_device == "cuda" else device.ddr
+    tables = sorted(model.tables.embedding_bag_configs(), key=lambda t: -t.num_embeddings * t.embedding_dim)
+    needed = sum(4 * table.num_embeddings * table.embedding_dim for table in tables)
+    largest = ", ".join(
+        f"{table.name} ({4 * table.num_embeddings * table.embedding_dim / GIB:.2f} GiB)" for table in tables[:3]
+    )
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return (
+        f"no sharding plan: the tables take {needed / GIB:.2f} GiB and their optimizer state more, "
+        f"{topology.world_size} workers offer {available / GIB:.2f} GiB each (the planner keeps a part in reserve); largest: {largest}. "
+        f"Change scaling.num_workers, sharding.memory_per_worker_gib, sharding.default, or the tables' rows. "
+        f"The planner says: {reason}"
+    )
+
+
+def _machine_bytes() -> float:
+    with open("/proc/meminfo") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    raise PlanError("the machine's memory cannot be read; set sharding.memory_per_worker_gib")

@@ -1,0 +1,1 @@
+"""The training loop, its events, its state and its checkpoints."""

@@ -1,0 +1,111 @@
+"""The training loop: each day is predicted before it is learned."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from raysparse.train.callback import Callback
+from raysparse.train.metrics import DayMetrics
+from raysparse.train.schedule import ScheduleConfig, learning_rate_factor
+from raysparse.train.state import TrainState
+from raysparse.train.step_watch import StepWatch
+
+
+def fit(state: TrainState, callbacks: Sequence[Callback], schedule: ScheduleConfig, warm_up_days: int) -> None:
+    """Score and train the days from `state.position` on; all ranks together.
+
+    Raises NonFiniteLossError and DataError, on every rank or, where one rank alone cannot read, on that one.
+    """
+    for callback in callbacks:
+        callback.fit_start(state)
+    while state.position.day_index < len(state.days):
+        if not state.records:
+            for callback in callbacks:
+                callback.day_start(state)
+            state.records = _score_day(state, callbacks, warm_up_days)
+            for callback in callbacks:
+                callback.scored(state)
+        _train_day(state, callbacks, schedule)
+        _close_day(state)
+        for callback in callbacks:
+            callback.day_end(state)
+        state.records = []
+    for callback in callbacks:
+        callback.fit_end(state)
+
+
+def _score_day(state: TrainState, callbacks: Sequence[Callback], warm_up_days: int) -> list[dict[str, Any]]:
+    started = time.perf_counter()
+    metrics = {arm.name: DayMetrics(state.device) for arm in state.arms}
+    rows_done = 0
+    with torch.no_grad():
+        for batch in state.stream.batches(state.day):
+            batch = batch.to(state.device)
+            for arm in state.arms:
+                metrics[arm.name].update(arm.model.forward(batch), batch.labels, batch.weights)
+            rows_done += batch.num_rows
+            for callback in callbacks:
+                callback.score_batch_end(state, rows_done)
+    computed = {name: day_metrics.compute() for name, day_metrics in metrics.items()}
+    seconds = time.perf_counter() - started
+    return [
+        {
+            "day": state.day.day,
+            "arm": arm.name,
+            **computed[arm.name].model_dump(),
+            "best_ne": state.day.best_ne,
+            "warm_up": state.position.day_index < warm_up_days,
+            "macs": arm.macs,
+            "score_samples_per_s": state.day.rows / seconds,
+        }
+        for arm in state.arms
+    ]
+
+
+def _train_day(state: TrainState, callbacks: Sequence[Callback], schedule: ScheduleConfig) -> None:
+    watch = StepWatch()
+    position = state.position
+    started = time.perf_counter()
+    for batch in state.stream.batches(state.day, position.batch):
+        state.batch = batch.to(state.device)
+        _train_step(state, watch, learning_rate_factor(schedule, position.num_steps))
+        if state.save_agreed:
+            watch.check()  # nothing that is not finite is saved
+        position.batch = batch.index + 1
+        now = time.perf_counter()
+        state.train_seconds += now - started
+        for callback in callbacks:
+            callback.step_end(state)
+        # What callbacks do, saving above all, is not the price of a step.
+        started = time.perf_counter()
+    watch.check()
+    state.train_seconds += time.perf_counter() - started
+
+
+def _train_step(state: TrainState, watch: StepWatch, factor: float) -> None:
+    batch = state.batch
+    assert batch is not None
+    position = state.position
+    # Whatever a model draws follows from (seed, step, rank): there is no random state to save.
+    torch.manual_seed(hash((state.seed, position.num_steps, state.stream.rank)) & 0x7FFFFFFF)
+    trained = [arm for arm in state.arms if arm.trains]
+    losses = {arm.name: arm.loss_sum(batch) for arm in trained}
+    state.save_agreed = watch.check()
+    watch.send(losses, state.day.day, batch.index, save_requested=state.save_requested)
+    position.num_steps += 1
+    # The mean over ranks of these is the mean over the rows of all ranks.
+    scale = state.stream.world_size / batch.num_rows
+    for arm in trained:
+        arm.model.set_learning_rate_factor(factor)
+        arm.model.step(losses[arm.name] * scale, position.num_steps)
+
+
+def _close_day(state: TrainState) -> None:
+    for record in state.records:
+        record["samples_per_s"] = state.day.rows / state.train_seconds if state.train_seconds else None
+        record["train_seconds"] = state.train_seconds
+    state.train_seconds = 0.0
+    state.position.day_index += 1
+    state.position.batch = 0

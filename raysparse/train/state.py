@@ -1,0 +1,60 @@
+"""What a run knows at any moment: the arms, the place in the stream, the scores of the day."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from raysparse.data.batch import Batch
+from raysparse.data.dataset import Day
+from raysparse.data.stream import DayStream
+from raysparse.train.arm import Arm, ArmFactory
+
+
+@dataclass
+class Position:
+    """The place in the stream: it holds for any number of workers."""
+
+    day_index: int = 0
+    """Day that is being scored or trained on, counted from the run's first."""
+    batch: int = 0
+    """Batch of the day that is trained on next."""
+    num_steps: int = 0
+    """Steps made since the start of the run."""
+
+
+@dataclass
+class TrainState:
+    """Everything that the loop changes and the callbacks see. Every rank."""
+
+    days: tuple[Day, ...]
+    stream: DayStream
+    arms: list[Arm]
+    make_arm: ArmFactory
+    seed: int
+    device: torch.device
+    position: Position = field(default_factory=Position)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """History lines of the current day, one per arm, from its scores on; empty until the day is scored."""
+    train_seconds: float = 0.0
+    """Time spent on training on the current day."""
+    save_requested: bool = False
+    """Set on rank 0 to have all ranks save; they agree on it a step later."""
+    save_agreed: bool = False
+    """Set on every rank after the same step."""
+    batch: Batch | None = None
+    """Batch of the step that has just ended."""
+
+    @property
+    def day(self) -> Day:
+        """The current day."""
+        return self.days[self.position.day_index]
+
+    @property
+    def is_rank_0(self) -> bool:
+        """Whether this rank writes what is written once."""
+        return self.stream.rank == 0
+
+    def arm(self, name: str) -> Arm | None:
+        """The arm of that name, if there is one."""
+        return next((arm for arm in self.arms if arm.name == name), None)
