@@ -212,7 +212,8 @@ def _read_ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
     def put(item: Batch | BaseException | None) -> None:
         while not stopped.is_set():
             try:
-                return ready.put(item, timeout=0.1)
+                ready.put(item, timeout=0.1)
+                return
             except queue.Full:
                 continue
 

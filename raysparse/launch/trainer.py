@@ -88,12 +88,13 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     connect(scaling.num_workers * scaling.threads_per_worker)
     importing.join()
     _ensure_data(job, display)
-    relay = EventRelay(lambda event: _show(display, event))
+    facts: dict[str, Any] = {}
+    relay = EventRelay(lambda event: facts.update(event["facts"]) if "facts" in event else _show(display, event))
     try:
         _run_with_restarts(job, folder, relay, display)
     finally:
         relay.close()
-    summary = _summary(job, folder, started)
+    summary = {**_summary(job, folder, started), **facts}
     folder.write(SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
 

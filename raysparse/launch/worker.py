@@ -1,5 +1,7 @@
 """What runs on each rank: from the checked job to the training loop."""
 
+import contextlib
+import ctypes
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +10,6 @@ import ray.train
 import torch
 from ray.actor import ActorHandle
 from ray.train import CheckpointUploadMode
-from torchrec.distributed.types import ShardingPlan
 
 from raysparse.callbacks import Checkpointing, FrozenArm, History, Progress
 from raysparse.cost.record import cost_of
@@ -29,6 +30,9 @@ from raysparse.train.state import TrainState
 
 Tell = Callable[[dict[str, Any]], None]
 
+# Numbers of mallopt's parameters, malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Train one rank's share of a job; every rank, within Ray Train.
@@ -36,6 +40,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     `arguments`: `job` (the resolved job as a tree) and `relay` (the actor that takes events for the driver).
     """
     _quieten()
+    _keep_freed_memory()
     job = check_job(arguments["job"], "the job")
     torch.set_num_threads(job.scaling.threads_per_worker)
     context = ray.train.get_context()
@@ -48,6 +53,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     folder = RunFolder(job.run_folder)
     if rank == 0:
         folder.write(PLAN, "[" + ",\n".join(table.model_dump_json() for table in builder.planned) + "]\n")
+        tell({"event": "facts", "facts": builder.cost.model_dump()})
         tell({"event": "plan", "tables": [table.model_dump() for table in builder.planned]})
     state = TrainState(
         days=days,
@@ -78,7 +84,7 @@ class ArmBuilder:
         self._sharder = TableSharder(fused_params=fused_parameters(job.optimizer.sparse))
         model = build_model(job.model, dataset.schema, job.seed)
         world_size = torch.distributed.get_world_size()
-        self._plan: ShardingPlan = make_plan(
+        self._plan = make_plan(
             model,
             self._sharder,
             job.sharding,
@@ -120,6 +126,14 @@ def _teller(relay: ActorHandle, rank: int) -> Tell:
     if rank != 0:
         return lambda event: None
     return lambda event: relay.tell.remote(event)  # type: ignore[reportAttributeAccessIssue]
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory of freed batches and gradients instead of fetching fresh pages at every step."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _quieten() -> None:
