@@ -13,10 +13,14 @@ import torch.multiprocessing as multiprocessing
 
 def run_ranks(world_size: int, function: Callable[..., None], *arguments: Any) -> None:
     """Call `function(*arguments)` on `world_size` ranks; an exception on any of them is raised here."""
+    multiprocessing.spawn(_rank, (world_size, free_port(), function, arguments), nprocs=world_size)
+
+
+def free_port() -> int:
+    """A port of this machine that no one listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(_rank, (world_size, port, function, arguments), nprocs=world_size)
+        return probe.getsockname()[1]
 
 
 def _rank(rank: int, world_size: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -1,5 +1,6 @@
 """Tells the driver how far the run is."""
 
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class Progress(Callback):
-    """Sends events of kind `progress` and `day` from rank 0, at most two a second."""
+    """Sends events from rank 0: `progress`, at most two a second, `day`, and `facts` at the end."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -22,6 +23,7 @@ class Progress(Callback):
         self._started = 0.0
         self._rows_before = 0
         self._rows_trained = 0
+        self._first_step: float | None = None
 
     def day_start(self, state: TrainState) -> None:
         """Start the clock of the day's scoring."""
@@ -38,6 +40,7 @@ class Progress(Callback):
     def step_end(self, state: TrainState) -> None:
         """Show the training."""
         assert state.batch is not None
+        self._first_step = self._first_step or time.time()
         if self._started == 0.0:
             # The run goes on within a day; what was trained before does not count into the speed.
             batches = max(1, state.stream.num_batches(state.day))
@@ -49,6 +52,12 @@ class Progress(Callback):
         """Send the finished day's records."""
         if state.is_rank_0:
             self._tell({"event": "day", "records": state.records, "num_steps": state.position.num_steps})
+
+    def fit_end(self, state: TrainState) -> None:
+        """Send when the first step was done and the most memory that rank 0 has held."""
+        if state.is_rank_0:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            self._tell({"event": "facts", "facts": {"first_step": self._first_step, "peak_worker_gib": peak}})
 
     def _start(self, rows_done: int) -> None:
         self._started = time.monotonic()

@@ -172,10 +172,10 @@ def _explain(model: Recommender, topology: Topology, error: Exception) -> str:
     )
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return (
-        f"no sharding plan: the tables take {needed / GIB:.2f} GiB and their optimizer state more, "
-        f"{topology.world_size} workers offer {available / GIB:.2f} GiB each (the planner keeps a part in reserve); largest: {largest}. "
-        f"Change scaling.num_workers, sharding.memory_per_worker_gib, sharding.default, or the tables' rows. "
-        f"The planner says: {reason}"
+        f"no sharding plan: the tables take {needed / GIB:.2f} GiB and their optimizer state more; "
+        f"{topology.world_size} workers offer {available / GIB:.2f} GiB each, of which the planner keeps a part in "
+        f"reserve; largest: {largest}. Change scaling.num_workers, sharding.memory_per_worker_gib, "
+        f"sharding.default, or the tables' rows. The planner says: {reason}"
     )
 
 

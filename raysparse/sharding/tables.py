@@ -162,15 +162,15 @@ class ShardedTables:
         for table, bounds in self.column_bounds.items():
             if f"{table}/row_sum" not in targets or bounds == saved_bounds[table]:
                 continue
-            pieces: list[Piece] = []
+            wholes: dict[int, Tensor] = {}
             for piece in targets[f"{table}/row_sum"].pieces:
-                rows, shard = piece.offsets
-                whole = torch.empty(piece.tensor.shape[0], len(saved_bounds[table]) - 1)
-                weights = _overlaps(bounds[shard], bounds[shard + 1], saved_bounds[table])
-                pieces.append(Piece((rows, 0), whole))
-                recut.append((piece.tensor, whole, weights))
+                row, shard = piece.offsets
+                # Column shards of the same rows, where a rank has several, read the same old sums.
+                whole = wholes.setdefault(row, torch.empty(piece.tensor.shape[0], len(saved_bounds[table]) - 1))
+                recut.append((piece.tensor, whole, _overlaps(bounds[shard], bounds[shard + 1], saved_bounds[table])))
             shape = (self._shapes[table][0], len(saved_bounds[table]) - 1)
-            targets[f"{table}/row_sum"] = GlobalTensor(shape, torch.float32, tuple(pieces))
+            pieces = tuple(Piece((row, 0), whole) for row, whole in wholes.items())
+            targets[f"{table}/row_sum"] = GlobalTensor(shape, torch.float32, pieces)
         read(targets)
         for target, whole, weights in recut:
             target.copy_((whole @ weights).unsqueeze(1))

@@ -39,15 +39,21 @@ def fit(state: TrainState, callbacks: Sequence[Callback], schedule: ScheduleConf
 def _score_day(state: TrainState, callbacks: Sequence[Callback], warm_up_days: int) -> list[dict[str, Any]]:
     started = time.perf_counter()
     metrics = {arm.name: DayMetrics(state.device) for arm in state.arms}
+    watch = StepWatch()
     rows_done = 0
     with torch.no_grad():
         for batch in state.stream.batches(state.day):
             batch = batch.to(state.device)
-            for arm in state.arms:
-                metrics[arm.name].update(arm.model.forward(batch), batch.labels, batch.weights)
+            losses = {
+                arm.name: metrics[arm.name].update(arm.model.forward(batch), batch.labels, batch.weights)
+                for arm in state.arms
+            }
+            watch.check()
+            watch.send(losses, state.day.day, batch.index, save_requested=False)
             rows_done += batch.num_rows
             for callback in callbacks:
                 callback.score_batch_end(state, rows_done)
+    watch.check()
     computed = {name: day_metrics.compute() for name, day_metrics in metrics.items()}
     seconds = time.perf_counter() - started
     return [

@@ -41,14 +41,17 @@ class DayMetrics:
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)
         self._counts = torch.zeros(2 * _NUM_BINS, dtype=torch.int64, device=device)
 
-    def update(self, logits: Tensor, labels: Tensor, weights: Tensor) -> None:
-        """Add a batch, each `[B]`; rows of weight 0 are padding."""
+    def update(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Add a batch, each `[B]`; rows of weight 0 are padding. Returns the sum of the rows' losses."""
         losses = binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="none")
         rows = torch.stack([torch.ones_like(losses), labels.double(), losses, logits.double().sigmoid()])
-        self._sums += rows @ weights.double()
-        share = (logits.clamp(-_LOGIT_RANGE, _LOGIT_RANGE) + _LOGIT_RANGE) / (2 * _LOGIT_RANGE)
+        sums = rows @ weights.double()
+        self._sums += sums
+        # What is no number is found by its loss; here it must only not fall out of the bins.
+        share = (logits.nan_to_num().clamp(-_LOGIT_RANGE, _LOGIT_RANGE) + _LOGIT_RANGE) / (2 * _LOGIT_RANGE)
         bins = (share * (_NUM_BINS - 1)).round().long() + labels.long() * _NUM_BINS
         self._counts.index_add_(0, bins, weights.long())
+        return sums[2]
 
     def compute(self) -> Metrics:
         """Return the metrics of what all ranks have added; all ranks together."""

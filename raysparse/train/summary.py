@@ -3,11 +3,15 @@
 from importlib import metadata
 from typing import Any
 
+from raysparse.train.metrics import normalized_entropy
+
 
 def summarize(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Reduce a history to its totals and, per arm, the means over the days that are not warm-up.
+    """Reduce a history to its totals and, per arm, what its days that are not warm-up come to.
 
-    A mean weighs each day by its rows; days on which a metric is undefined are left out of its mean.
+    A mean weighs each day by its rows; days on which a metric is undefined are left out of its mean. `stream_ne`
+    is the NE of all these days as one: their log loss over the entropy of their common base rate. `ne_gap_percent`
+    is the mean over the arm's days of its NE relative to the first arm's on the same day.
     """
     arms = list(dict.fromkeys(record["arm"] for record in history))
     first = [record for record in history if record["arm"] == arms[0]] if arms else []
@@ -18,7 +22,7 @@ def summarize(history: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": rows,
         "train_seconds": seconds,
         "samples_per_s": rows / seconds if seconds else None,
-        "arms": {arm: _means([record for record in history if record["arm"] == arm]) for arm in arms},
+        "arms": {arm: _means([record for record in history if record["arm"] == arm], first) for arm in arms},
     }
 
 
@@ -33,9 +37,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _means(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _means(records: list[dict[str, Any]], first: list[dict[str, Any]]) -> dict[str, Any]:
     scored = [record for record in records if not record["warm_up"]]
     means: dict[str, Any] = {"days": len(scored), "first_day": scored[0]["day"] if scored else None}
+    all_rows = sum(record["rows"] for record in scored)
+    if all_rows:
+        base_rate = sum(record["base_rate"] * record["rows"] for record in scored) / all_rows
+        log_loss = sum(record["log_loss"] * record["rows"] for record in scored) / all_rows
+        means["stream_ne"] = normalized_entropy(log_loss, base_rate)
+    ne_of = {record["day"]: record["ne"] for record in first}
+    gaps = [record["ne"] / ne_of[record["day"]] - 1.0 for record in scored if record["ne"] and ne_of[record["day"]]]
+    means["ne_gap_percent"] = 100.0 * sum(gaps) / len(gaps) if gaps else None
     for metric in ("ne", "auc", "log_loss", "calibration", "best_ne"):
         known = [record for record in scored if record[metric] is not None]
         rows = sum(record["rows"] for record in known)
