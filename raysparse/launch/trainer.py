@@ -28,7 +28,7 @@ RunMode = Literal["new", "resume", "fresh"]
 class Display(Protocol):
     """Shows a run to a person."""
 
-    def plan(self, tables: list[dict[str, Any]]) -> None:
+    def plan(self, rows: list[dict[str, Any]]) -> None:
         """Show the sharding table."""
         ...
 

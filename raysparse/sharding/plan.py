@@ -34,8 +34,9 @@ class ShardingConfig(Config):
     """What the planner may choose."""
 
     default: ShardingKind | Literal["auto"] = "auto"
-    """Sharding of the tables not named below; auto: TorchRec's planner chooses table-wise or row-wise, which
-    give the same numbers (column-wise changes what row-wise Adagrad computes, so it is only taken when named)."""
+    """Sharding of the tables not named below; auto: table-wise or row-wise, which give the same numbers
+    (column-wise changes what row-wise Adagrad computes, so it is only taken when named). On GPUs TorchRec's
+    planner chooses; on the CPU, which it cannot estimate, row-wise is only for tables that fit in no other way."""
     tables: dict[str, TableShardingConfig] = {}
     """Sharding of single tables, by name."""
     memory_per_worker_gib: float | None = Field(default=None, gt=0)
@@ -80,12 +81,21 @@ def make_plan(
     Raises PlanError where the tables do not fit or cannot be sharded as asked, ConfigError where a table that
     is named does not exist.
     """
-    constraints = _constraints(model, config)
-    planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
-    try:
-        plan = planner.plan(model, [cast("ModuleSharder[torch.nn.Module]", sharder)])
-    except (PlannerError, RuntimeError) as error:
-        raise PlanError(_explain(model, topology, error)) from error
+    both: list[ShardingKind] = ["table_wise", "row_wise"]
+    attempts = [both] if topology.compute_device == "cuda" else [["table_wise"], both]
+    plan: ShardingPlan | None = None
+    fault: Exception | None = None
+    for automatic in attempts:
+        constraints = _constraints(model, config, automatic)
+        planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
+        try:
+            plan = planner.plan(model, [cast("ModuleSharder[torch.nn.Module]", sharder)])
+            break
+        except (PlannerError, RuntimeError) as error:
+            fault = error
+    if plan is None:
+        assert fault is not None
+        raise PlanError(_explain(model, topology, fault)) from fault
     if not fused:
         # The planner knows the unfused kernel for copied tables only; it works for all.
         for sharding in cast(EmbeddingModuleShardingPlan, plan.plan["tables"]).values():
@@ -135,7 +145,9 @@ def describe_plan(
     return lines
 
 
-def _constraints(model: Recommender, config: ShardingConfig) -> dict[str, ParameterConstraints]:
+def _constraints(
+    model: Recommender, config: ShardingConfig, automatic: list[ShardingKind]
+) -> dict[str, ParameterConstraints]:
     tables = {table.name: table for table in model.tables.embedding_bag_configs()}
     unknown = sorted(set(config.tables) - set(tables))
     if unknown:
@@ -151,7 +163,7 @@ def _constraints(model: Recommender, config: ShardingConfig) -> dict[str, Parame
                 f"sharding.tables.{name}.column_width: found {width}; allowed: a multiple of 4 that divides "
                 f"the table's width {table.embedding_dim}"
             )
-        kinds = ["table_wise", "row_wise"] if kind == "auto" else [kind]
+        kinds = automatic if kind == "auto" else [kind]
         copied = kinds == ["data_parallel"]
         kernel = EmbeddingComputeKernel.DENSE if copied else EmbeddingComputeKernel.FUSED
         constraints[name] = ParameterConstraints(

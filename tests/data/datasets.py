@@ -16,7 +16,7 @@ JAGGED = Schema(ids=(IdFeature(name="user", rows=1000), IdFeature(name="tags", r
 
 
 def write_dataset(path: Path, schema: Schema, rows_of_day: list[list[int]], seed: int = 0) -> Dataset:
-    """Write days of so many rows per file; `user` and `number` follow the label, so that there is something to learn."""
+    """Write days of so many rows per file; the label follows the user, so that there is something to learn."""
     generator = np.random.default_rng(seed)
     days: list[Day] = []
     row = 0

