@@ -40,17 +40,16 @@ def kill_workers(arguments: argparse.Namespace, run: Path, overrides: list[str],
     driver = start(arguments.job, run, overrides, "--fresh")
     kills = 0
     while driver.poll() is None:
-        workers = training_workers(driver.pid)
-        if kills < arguments.worker_kills and workers:
+        if kills < arguments.worker_kills and training_workers(driver.pid):
             time.sleep(moments.uniform(0.0, 8.0))
+            workers = training_workers(driver.pid)
+            if not workers:
+                continue
             victim = moments.choice(workers)
-            lines = len(history(run)) if (run / "history.jsonl").exists() else 0
             victim.send_signal(signal.SIGKILL)
             kills += 1
-            print(f"kill {kills}: worker {victim.pid} after {lines} lines of history", flush=True)
-            while victim.is_running() and victim.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.1)
-            wait_for_the_end_of(workers)
+            print(f"kill {kills}: worker {victim.pid} after {len(history(run))} lines of history", flush=True)
+            psutil.wait_procs(workers, timeout=60)
         time.sleep(0.1)
     if driver.returncode or kills < arguments.worker_kills:
         sys.exit(f"the run ended with {driver.returncode} after {kills} kills")
@@ -67,7 +66,7 @@ def kill_drivers(arguments: argparse.Namespace, run: Path, overrides: list[str],
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
         print(f"kill {kill + 1}: driver after {len(history(run))} lines of history", flush=True)
-        wait_for_the_end_of(workers)
+        psutil.wait_procs(workers, timeout=60)
     if code := start(arguments.job, run, overrides, "--resume").wait():
         sys.exit(f"the resumed run ended with {code}")
     return run
@@ -81,9 +80,9 @@ def start(job: str, run: Path, overrides: list[str], flag: str) -> "subprocess.P
 
 
 def training_workers(driver: int) -> list[psutil.Process]:
-    """The workers of a run that have begun to train: Ray names their processes."""
+    """The workers of a driver that have begun to train: Ray names their processes."""
     found: list[psutil.Process] = []
-    for process in psutil.process_iter():
+    for process in psutil.Process(driver).children(recursive=True):
         try:
             name = " ".join(process.cmdline())
             if "RayTrainWorker" in name and process.status() != psutil.STATUS_ZOMBIE and busy(process):
@@ -97,12 +96,9 @@ def busy(process: psutil.Process) -> bool:
     return process.cpu_times().user > 4.0  # imports alone take as long
 
 
-def wait_for_the_end_of(processes: list[psutil.Process]) -> None:
-    psutil.wait_procs(processes, timeout=60)
-
-
 def history(run: Path) -> list[dict[str, object]]:
-    lines = (run / "history.jsonl").read_text().splitlines()
+    path = run / "history.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
     return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
 
 
