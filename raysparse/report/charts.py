@@ -1,0 +1,132 @@
+"""Which charts a run's page shows, and what each says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysparse.report import number_text
+from raysparse.report.plots import (
+    MOST_MARKED_DAYS,
+    ROLLING_DAYS,
+    Line,
+    Panel,
+    arm_line,
+    draw,
+    outlying,
+    shows_reference,
+)
+from raysparse.report.run import History
+
+Floats = NDArray[np.float64]
+
+_WIDE, _HALF = (11.0, 3.5), (5.4, 2.7)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title, its legend and what has to be said about it."""
+
+    title: str
+    svg: str
+    legend: Sequence[Line]
+    notes: Sequence[str]
+    wide: bool = False
+
+
+def run_charts(history: History) -> list[Chart]:
+    """Draw the charts of a run, in the order of the page; one that has nothing to show is left out."""
+    makers: tuple[Callable[[History], Chart | None], ...] = (_gap, _auc, _calibration, _macs, _speed)
+    halves = [chart for make in makers if (chart := make(history)) is not None]
+    # two halves a line: the last chart fills whatever is left of one
+    return [_normalized_entropy(history), *halves, _days(history, _HALF if len(halves) % 2 else _WIDE)]
+
+
+def relative_gap(values: Floats, reference: Floats) -> Floats:
+    """How much higher `values` are than `reference`, in percent of it, `[num_days]`."""
+    return 100 * (values / np.where(reference == 0, np.nan, reference) - 1)
+
+
+def _arm_lines(history: History, name: str) -> list[Line]:
+    """One line per arm that has values; a single line where arms never differ."""
+    lines = [arm_line(arm, history.series(arm, name), position) for position, arm in enumerate(history.arms)]
+    lines = [line for line in lines if np.isfinite(line.values).any()]
+    shared = history.shared(name)
+    alike = all(np.all(np.isnan(line.values) | (line.values == shared)) for line in lines)
+    return [Line("all arms", shared)] if len(lines) > 1 and alike else lines
+
+
+def _normalized_entropy(history: History) -> Chart:
+    lines = [arm_line(arm, history.series(arm, "ne"), position) for position, arm in enumerate(history.arms)]
+    best = history.shared("best_ne")
+    bounds = [Line("best possible: NE of the generating teacher", best, "var(--muted)", "dotted")]
+    panel = Panel(
+        "normalized entropy\n(1 = predicting the base rate)",
+        lines,
+        reference=1.0,
+        bounds=bounds if np.isfinite(best).any() else (),
+    )
+    return _chart(history, "Normalized entropy, lower is better", [panel], _WIDE, "predicting the base rate")
+
+
+def _gap(history: History) -> Chart | None:
+    first, *others = history.arms
+    if not others:
+        return None
+    reference = history.series(first, "ne")
+    lines = [
+        arm_line(arm, relative_gap(history.series(arm, "ne"), reference), position)
+        for position, arm in enumerate(others, start=1)
+    ]
+    panel = Panel("NE gap (%)", lines, reference=0.0)
+    return _chart(history, f"NE gap to {first}, above 0 is worse", [panel], _HALF, f"as good as {first}")
+
+
+def _auc(history: History) -> Chart | None:
+    lines = _arm_lines(history, "auc")
+    return _chart(history, "AUC, higher is better", [Panel("AUC", lines)], _HALF) if lines else None
+
+
+def _calibration(history: History) -> Chart | None:
+    lines = _arm_lines(history, "calibration")
+    panel = Panel("predicted / observed", lines, reference=1.0)
+    return _chart(history, "Calibration, best at 1", [panel], _HALF, "calibrated") if lines else None
+
+
+def _macs(history: History) -> Chart | None:
+    """Only where a model changed its size during the run."""
+    lines = [arm_line(arm, history.series(arm, "macs"), position) for position, arm in enumerate(history.arms)]
+    if not any(len(np.unique(line.values[np.isfinite(line.values)])) > 1 for line in lines):
+        return None
+    panel = Panel("MACs per row", lines, from_zero=True, steps=True, number_text=number_text.tick)
+    return _chart(history, "Size of the model", [panel], _HALF)
+
+
+def _speed(history: History) -> Chart | None:
+    lines = _arm_lines(history, "samples_per_s")
+    panel = Panel("samples/s", lines, from_zero=True, number_text=number_text.tick)
+    return _chart(history, "Training speed", [panel], _HALF) if lines else None
+
+
+def _days(history: History, size: tuple[float, float]) -> Chart:
+    rate = Panel("base rate (%)", [Line("share of rows with label 1", 100 * history.shared("base_rate"))])
+    rows = Panel("rows", bars=history.rows, number_text=number_text.tick)
+    return _chart(history, "The days: base rate and rows", [rate, rows], size)
+
+
+def _chart(
+    history: History, title: str, panels: Sequence[Panel], size: tuple[float, float], reference: str = ""
+) -> Chart:
+    legend = [line for panel in panels for line in (*panel.lines, *panel.bounds)]
+    notes: list[str] = []
+    for panel in panels:
+        if panel.reference is not None and shows_reference(panel):
+            legend.append(Line(f"{panel.reference:g}: {reference}", np.empty(0), "var(--muted)", "dashed"))
+        elif panel.reference is not None and any(np.isfinite(line.values).any() for line in panel.lines):
+            notes.append(f"{panel.reference:g} ({reference}) lies outside the axis")
+        if count := outlying(panel):
+            notes.append(f"{count} outlying {'value' if count == 1 else 'values'} at the edge as triangles")
+    if len(history.days) > MOST_MARKED_DAYS and any(panel.lines and not panel.steps for panel in panels):
+        notes.insert(0, f"bold: mean of the last {ROLLING_DAYS} days; pale: each day")
+    return Chart(title, draw(history.days, panels, title, size, history.warm_up), legend, notes, size == _WIDE)

@@ -1,0 +1,290 @@
+"""One HTML page of a run, made from its run folder alone."""
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from raysparse.report import number_text
+from raysparse.report.charts import run_charts
+from raysparse.report.number_text import MISSING, duration, fixed, mebibytes, percent, short, signed_percent, whole
+from raysparse.report.plan_table import MOST_SINGLE_TABLES, PlanLine, plan_lines
+from raysparse.report.plots import arm_line
+from raysparse.report.run import DayRecord, History, Run, read_run
+from raysparse.report.template import GRID, PAGE, STYLE
+from raysparse.train.run_folder import RunFolder
+
+REPORT = "report.html"
+
+_GOOD = ("finished", "completed", "succeeded")
+_BAD = ("failed", "error", "stopped", "aborted")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One key figure."""
+
+    name: str
+    value: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: numbers, unless its style says `text`."""
+
+    title: str
+    style: str = ""
+
+    @property
+    def text(self) -> bool:
+        """Whether the column is aligned to the left."""
+        return "text" in self.style
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, as texts."""
+
+    cells: Sequence[str]
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of the page."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row] = field(default_factory=list)
+
+
+def write_report(run_folder: str) -> str:
+    """Write `report.html` into a run folder, local or on an object store, and return its path.
+
+    Reads nothing but the folder, so it runs in any process, during a run and after it. The page says which files
+    are missing. Raises a DataError, naming file and line, where the history is missing or broken.
+    """
+    folder = RunFolder(run_folder.rstrip("/"))
+    folder.write(REPORT, render_page(read_run(folder), posixpath.basename(folder.path)))
+    return folder.url(REPORT)
+
+
+def render_page(run: Run, folder_name: str) -> str:
+    """Return the page as HTML; `folder_name` is its title where the summary has no name."""
+    history, summary = run.history, run.summary
+    status = str(summary.get("status") or "not ended")
+    grouped = len(run.plan) > MOST_SINGLE_TABLES
+    values: dict[str, Any] = {
+        "style": Markup(STYLE),
+        "title": str(summary.get("name") or folder_name),
+        "status": status,
+        "status_class": "good" if status in _GOOD else "bad" if status in _BAD else "",
+        "status_parts": list(_status_parts(history, summary)),
+        "missing": run.missing,
+        "tiles": [tile for tile in _tiles(run) if tile.value != MISSING],
+        "arms": _arm_grid(history),
+        "arms_note": _arms_note(history),
+        "charts": [{**vars(chart), "svg": Markup(chart.svg)} for chart in run_charts(history)],
+        "warm_up": _warm_up_note(history),
+        "plan": _plan_grid(plan_lines(run.plan)) if run.plan else None,
+        "all_tables": _plan_grid(plan_lines(run.plan, group=False)) if grouped else None,
+        "every_day": _day_grid(history),
+        "run": _run_grid(summary),
+        "job": run.job,
+    }
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(GRID + PAGE).render(values).lstrip().encode(errors="replace").decode()
+
+
+def _status_parts(history: History, summary: Mapping[str, Any]) -> Iterator[str]:
+    first, last = history.days[0], history.days[-1]
+    yield first if first == last else f"{first} to {last}"
+    if model := _kind(summary.get("model")):
+        yield f"model {model}"
+    if workers := summary.get("num_workers"):
+        threads = summary.get("threads_per_worker")
+        each = f" with {_counted(threads, 'thread')}" + (" each" if workers != 1 else "") if threads else ""
+        yield _counted(workers, "worker") + each
+    if started := summary.get("started"):
+        yield f"started {_to_the_minute(started)}"
+    if commit := summary.get("commit"):
+        yield f"commit {str(commit)[:20]}"
+
+
+def _tiles(run: Run) -> Iterator[Tile]:
+    history, totals = run.history, run.history.totals
+    first, *others = history.arms
+    num_scored = int(np.sum(~history.warm_up))
+    yield Tile("days", whole(len(history.days)), "" if num_scored == len(history.days) else f"{num_scored:,} scored")
+    yield Tile("rows", short(totals["rows"]))
+    yield Tile("training", short(totals["samples_per_s"]), "samples/s")
+    yield Tile("run time", duration(_number(run.summary.get("seconds"))))
+    yield Tile("parameters", short(_number(run.summary.get("parameters"))), "without the tables")
+    if run.plan:
+        yield Tile("embedding tables", mebibytes(sum(table.get("bytes") or 0 for table in run.plan)), "MiB")
+    yield Tile("MACs per row", short(_last(history.series(first, "macs"))), first if others else "")
+
+
+def _arm_grid(history: History) -> Grid:
+    """Means per arm, weighed like those of the summary."""
+    several = len(history.arms) > 1
+    titles = ["stream NE", "AUC", "log loss", "calibration", "MACs per row"]
+    if several:
+        titles = [f"NE gap to {history.arms[0]}", *titles, "days scored"]
+    columns = [Column("arm", "text name"), Column("NE", "main"), *(Column(title) for title in titles)]
+    rows: list[Row] = []
+    for position, arm in enumerate(history.arms):
+        means = history.totals["arms"][arm]
+        cells = [
+            _swatch(arm, position),
+            fixed(means["ne"]),
+            fixed(means.get("stream_ne")),
+            fixed(means["auc"]),
+            fixed(means["log_loss"]),
+            fixed(means["calibration"], 3),
+            whole(_last(history.series(arm, "macs"))),
+        ]
+        if several:
+            gap = signed_percent(means["ne_gap_percent"]) if position else MISSING
+            cells = [*cells[:2], gap, *cells[2:], whole(means["days"])]
+        rows.append(Row(cells))
+    best = history.totals["arms"][history.arms[0]]["best_ne"]
+    if best is not None:
+        cells = ["best possible (the generating teacher)", fixed(best)]
+        rows.append(Row(cells + [""] * (len(columns) - 2), "warm-up"))
+    return Grid(columns, rows)
+
+
+def _arms_note(history: History) -> str:
+    several = len(history.arms) > 1
+    days = "the days an arm was scored on" if several else "the scored days"
+    note = (
+        f"Means over {days}, each day weighed by its rows. Stream NE: all these days taken as one, against their "
+        "common base rate. MACs: of the last day."
+    )
+    return f"{note} NE gap: mean over the days that both arms have; above 0 is worse." if several else note
+
+
+def _warm_up_note(history: History) -> str:
+    warm_up = int(history.warm_up.sum())
+    return (
+        f"Shaded: {_counted(warm_up, 'warm-up day')}, learned but not scored; no mean counts them." if warm_up else ""
+    )
+
+
+def _plan_grid(lines: Sequence[PlanLine]) -> Grid:
+    columns = [
+        Column("table", "text name"),
+        Column("rows"),
+        Column("dim"),
+        Column("weights, MiB"),
+        Column("optimizer state, MiB"),
+        Column("sharding", "text"),
+        Column("kernel", "text"),
+        Column("ranks", "text"),
+    ]
+    rows = [
+        Row(
+            [
+                line.label,
+                whole(line.rows),
+                whole(line.dim),
+                mebibytes(line.num_bytes),
+                mebibytes(line.optimizer_bytes),
+                line.sharding,
+                line.kernel,
+                line.ranks,
+            ]
+        )
+        for line in lines
+    ]
+    num_tables = sum(line.num_tables for line in lines)
+    if num_tables > 1:
+        sums = [
+            mebibytes(sum(line.num_bytes for line in lines)),
+            mebibytes(sum(line.optimizer_bytes for line in lines)),
+        ]
+        total = [f"all {_counted(num_tables, 'table')}", whole(sum(line.rows for line in lines)), "", *sums]
+        rows.append(Row(total + [""] * 3, "total"))
+    if any(line.optimizer for line in lines):
+        columns.append(Column("optimizer", "text"))
+        rows = [
+            Row([*row.cells, line.optimizer if line else ""], row.style)
+            for row, line in zip(rows, [*lines, None], strict=False)
+        ]
+    return Grid(columns, rows)
+
+
+def _day_grid(history: History) -> Grid:
+    titles = ("rows", "base rate", "NE", "AUC", "log loss", "calibration", "MACs", "train samples/s", "score samples/s")
+    columns = [Column("day", "text"), Column("arm", "text name"), *(Column(title) for title in titles)]
+    return Grid(columns, [Row(_day_cells(record), "warm-up" if record.warm_up else "") for record in history.records])
+
+
+def _day_cells(record: DayRecord) -> list[str]:
+    numbers = record.scores
+    return [
+        record.day,
+        record.arm,
+        whole(record.rows),
+        percent(numbers["base_rate"]),
+        "warm-up" if record.warm_up else fixed(numbers["ne"]),
+        fixed(numbers["auc"]),
+        fixed(numbers["log_loss"]),
+        fixed(numbers["calibration"], 3),
+        whole(numbers["macs"]),
+        whole(numbers["samples_per_s"]),
+        whole(numbers["score_samples_per_s"]),
+    ]
+
+
+def _run_grid(summary: Mapping[str, Any]) -> Grid | None:
+    """Everything the summary says, whether or not this page knows the key."""
+    rows = [Row([name, value]) for name, value in _flat(summary)]
+    return Grid([Column("key", "text"), Column("value", "text name")], rows) if rows else None
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield name, ", ".join(str(inner) for inner in value)
+    elif value is not None:
+        yield name, str(value)
+
+
+def _swatch(arm: str, position: int) -> str:
+    line = arm_line(arm, np.empty(0), position)
+    style = f"border-top: 3px {line.dash} {line.colour}"
+    return Markup('<span class="swatch" style="{}"></span>{}').format(style, arm)
+
+
+def _last(values: NDArray[np.float64]) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known[-1]) if len(known) else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number_text.whole(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def _kind(model: Any) -> str:
+    return str(model.get("kind", "")) if isinstance(model, dict) else str(model or "")
+
+
+def _to_the_minute(moment: Any) -> str:
+    try:
+        return datetime.fromisoformat(str(moment)).strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return str(moment)

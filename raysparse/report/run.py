@@ -1,0 +1,224 @@
+"""A run as read from its folder: the history has to be whole, all else may be missing."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysparse.errors import DataError
+from raysparse.train.run_folder import HISTORY, JOB, PLAN, SUMMARY, RunFolder
+from raysparse.train.summary import summarize
+
+SCORES = ("ne", "auc", "log_loss", "calibration")
+"""What a warm-up day does not count for."""
+NUMBERS = (*SCORES, "base_rate", "best_ne", "macs", "samples_per_s", "score_samples_per_s", "train_seconds")
+_REQUIRED = ("base_rate", "log_loss")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DayRecord:
+    """One line of the history: one arm on one day."""
+
+    day: str
+    arm: str
+    rows: int
+    numbers: Mapping[str, float | None]
+    """Value of each of `NUMBERS`; None where the day gave none. Base rate and log loss are always there."""
+    warm_up: bool
+
+    @property
+    def scores(self) -> Mapping[str, float | None]:
+        """The numbers, without the scores of a warm-up day."""
+        return {**self.numbers, **dict.fromkeys(SCORES)} if self.warm_up else self.numbers
+
+
+class History:
+    """All days of a run; days in the order of the stream, arms in the order they first appear."""
+
+    def __init__(self, records: list[DayRecord]) -> None:
+        self.days = sorted({record.day for record in records})
+        self.arms = list(dict.fromkeys(record.arm for record in records))
+        arm_position = {arm: position for position, arm in enumerate(self.arms)}
+        self.records = sorted(records, key=lambda record: (record.day, arm_position[record.arm]))
+        self._day_position = {day: position for position, day in enumerate(self.days)}
+
+    def series(self, arm: str, name: str) -> Floats:
+        """Values of one of `NUMBERS` over the days, `[num_days]`; NaN where missing, and for scores of warm-up days."""
+        values = np.full(len(self.days), np.nan)
+        for record in self.records:
+            value = record.scores[name]
+            if record.arm == arm and value is not None:
+                values[self._day_position[record.day]] = value
+        return values
+
+    def shared(self, name: str) -> Floats:
+        """Like `series`, for what is the same for all arms of a day: the first arm that has it gives it."""
+        values = self.series(self.arms[0], name)
+        for arm in self.arms[1:]:
+            values = np.where(np.isnan(values), self.series(arm, name), values)
+        return values
+
+    @cached_property
+    def rows(self) -> Floats:
+        """Rows of each day, `[num_days]`."""
+        rows = np.zeros(len(self.days))
+        for record in self.records:
+            rows[self._day_position[record.day]] = record.rows
+        return rows
+
+    @cached_property
+    def warm_up(self) -> NDArray[np.bool_]:
+        """Whether no arm was scored on the day, `[num_days]`."""
+        warm_up = np.ones(len(self.days), dtype=np.bool_)
+        for record in self.records:
+            warm_up[self._day_position[record.day]] &= record.warm_up
+        return warm_up
+
+    @cached_property
+    def totals(self) -> Mapping[str, Any]:
+        """What `train.summary.summarize` makes of the days: the totals, and the means per arm under `arms`."""
+        return summarize(
+            [
+                {
+                    "day": record.day,
+                    "arm": record.arm,
+                    "rows": record.rows,
+                    "warm_up": record.warm_up,
+                    **record.numbers,
+                    "train_seconds": record.numbers["train_seconds"] or 0.0,
+                }
+                for record in self.records
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left in its folder."""
+
+    history: History
+    summary: Mapping[str, Any]
+    """Empty where the run left none."""
+    plan: list[Mapping[str, Any]]
+    """A mapping per table; empty where the run left none."""
+    job: str
+    """The resolved job as YAML; empty where the run left none."""
+    missing: list[str]
+    """A sentence for each file that is not there or cannot be read."""
+
+
+def read_run(folder: RunFolder) -> Run:
+    """Read a run folder on a disk or an object store, in any process.
+
+    Raises a DataError, naming file and line, where the history is missing or broken.
+    """
+    missing: list[str] = []
+    history = _read_history(folder)
+    summary = _read_json(folder, SUMMARY, "the run has not ended, or was stopped", dict, missing)
+    plan = _read_json(folder, PLAN, "the sharding table is left out", list, missing)
+    job = _read_text(folder, JOB)
+    if job is None:
+        missing.append(f"{JOB} is missing: the job is left out.")
+    if faulty := [table for table in plan or [] if not _is_table(table)]:
+        missing.append(f"{PLAN} holds {json.dumps(faulty[0])}, which is no table with rows and dim: left out.")
+        plan = None
+    return Run(history, summary or {}, plan or [], job or "", missing)
+
+
+def _read_text(folder: RunFolder, name: str) -> str | None:
+    try:
+        return folder.read(name)
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{folder.url(name)} is damaged, or was not written by a run: no UTF-8 text ({error})"
+        ) from error
+
+
+def _read_json(folder: RunFolder, name: str, consequence: str, expected: type, missing: list[str]) -> Any:
+    text = _read_text(folder, name)
+    if text is None:
+        missing.append(f"{name} is missing: {consequence}.")
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        missing.append(f"{name} is not JSON ({error}): {consequence}.")
+        return None
+    if not isinstance(value, expected):
+        missing.append(f"{name} holds a {type(value).__name__}, not a {expected.__name__}: {consequence}.")
+        return None
+    return value
+
+
+def _is_table(table: Any) -> bool:
+    return isinstance(table, dict) and "table" in table and _is_count(table.get("rows")) and _is_count(table.get("dim"))
+
+
+def _read_history(folder: RunFolder) -> History:
+    path = folder.url(HISTORY)
+    text = _read_text(folder, HISTORY)
+    if text is None:
+        raise DataError(f"{path} is missing: a run folder has one from its first finished day on")
+    records: list[DayRecord] = []
+    line_of: dict[tuple[str, str], int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        record = _parse_record(line, f"{path}, line {number}")
+        earlier = line_of.setdefault((record.day, record.arm), number)
+        if earlier != number:
+            raise DataError(
+                f"{path}, line {number}: day {record.day!r}, arm {record.arm!r} stands in line {earlier} already; "
+                "each day and arm stands in the history once: delete one of the two lines"
+            )
+        records.append(record)
+    if not records:
+        raise DataError(f"{path} is empty: a run writes a line there for each finished day and arm")
+    return History(records)
+
+
+def _parse_record(line: str, origin: str) -> DayRecord:
+    try:
+        tree = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{origin}: found {_excerpt(line)}, which is not JSON ({error.msg}); delete the line"
+        ) from error
+    if not isinstance(tree, dict):
+        raise DataError(f"{origin}: found {_excerpt(line)}; allowed: an object with day, arm and rows")
+    for key in ("day", "arm"):
+        if not isinstance(tree.get(key), str):
+            raise DataError(f"{origin}: {key}: found {json.dumps(tree.get(key))}; allowed: a text")
+    if not _is_count(tree.get("rows")):
+        raise DataError(f"{origin}: rows: found {json.dumps(tree.get('rows'))}; allowed: a whole number, 0 or more")
+    numbers = {name: _number(tree, name, origin) for name in NUMBERS}
+    for name in _REQUIRED:
+        if numbers[name] is None:
+            raise DataError(f"{origin}: {name}: found {json.dumps(tree.get(name))}; allowed: a number")
+    return DayRecord(tree["day"], tree["arm"], tree["rows"], numbers, tree.get("warm_up") is True)
+
+
+def _number(tree: Mapping[str, Any], name: str, origin: str) -> float | None:
+    value = tree.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{origin}: {name}: found {json.dumps(value)}; allowed: a number or null")
+    return float(value) if math.isfinite(value) else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _excerpt(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:57] + "...")
