@@ -28,5 +28,9 @@ class NonFiniteLossError(RaySparseError):
     """A loss that is not a number, with the day and the batch that gave it."""
 
 
+class RunTakenError(RaySparseError):
+    """A run folder that another driver writes to by now."""
+
+
 class WorkerError(RaySparseError):
     """Workers that died more often than the job allows."""

@@ -1,6 +1,7 @@
 """Runs a function on several processes that talk over gloo."""
 
 import logging
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -8,12 +9,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+from torch.multiprocessing.spawn import start_processes
+
+# Ranks are forked from a server that has imported what they need: 0.2 s a rank instead of 4 s.
+multiprocessing.set_forkserver_preload(["tests.sharding.ranks", "tests.train.ranks"])
 
 
 def run_ranks(world_size: int, function: Callable[..., None], *arguments: Any) -> None:
     """Call `function(*arguments)` on `world_size` ranks; an exception on any of them is raised here."""
-    multiprocessing.spawn(_rank, (world_size, free_port(), function, arguments), nprocs=world_size)
+    parts = (world_size, free_port(), function, arguments)
+    start_processes(_rank, parts, nprocs=world_size, start_method="forkserver")
 
 
 def free_port() -> int:

@@ -62,11 +62,9 @@ def kill_drivers(arguments: argparse.Namespace, run: Path, overrides: list[str],
         while not training_workers(driver.pid):
             time.sleep(0.1)
         time.sleep(moments.uniform(2.0, 12.0))
-        workers = training_workers(driver.pid)
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
         print(f"kill {kill + 1}: driver after {len(history(run))} lines of history", flush=True)
-        psutil.wait_procs(workers, timeout=60)
     if code := start(arguments.job, run, overrides, "--resume").wait():
         sys.exit(f"the resumed run ended with {code}")
     return run

@@ -4,6 +4,9 @@ import logging
 import os
 
 import ray
+from ray._raylet import PlacementGroupID
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 
 def connect(num_cpus: int) -> bool:
@@ -24,3 +27,28 @@ def connect(num_cpus: int) -> bool:
         return False
     ray.init("local", num_cpus=max(os.cpu_count() or 1, num_cpus), include_dashboard=False, **quiet)
     return True
+
+
+def free_reservations() -> None:
+    """Give back what this driver has reserved on the cluster and not used; driver, while no run of it goes on.
+
+    Ray Train leaves its reservation behind where a worker dies while the group is being started; the next
+    group would wait for those cores for ever.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for name, group in placement_group_table().items():
+        # An id ends with that of the job that made it.
+        if name.endswith(job) and group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+def shortage(cpus: float, gpus: float) -> str | None:
+    """What the cluster lacks of the given cores and GPUs, or None; driver."""
+    has = ray.cluster_resources()
+    if has.get("CPU", 0.0) >= cpus and has.get("GPU", 0.0) >= gpus:
+        return None
+    return (
+        f"the job asks for {cpus:g} cores and {gpus:g} GPUs, the cluster has {has.get('CPU', 0.0):g} and "
+        f"{has.get('GPU', 0.0):g}: waiting for machines to join (else lower scaling.num_workers or "
+        "scaling.threads_per_worker)"
+    )

@@ -133,7 +133,7 @@ def _fit(job: TrainJob, folder: RunFolder, relay: EventRelay) -> None:
     scaling = job.scaling
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job.model_dump(mode="json"), "relay": relay.actor},
+        train_loop_config={"job": job.model_dump(mode="json"), "relay": relay.actor, "owner": folder.claim()},
         torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=scaling.num_workers,

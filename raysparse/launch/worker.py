@@ -37,7 +37,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def train_worker(arguments: dict[str, Any]) -> None:
     """Train one rank's share of a job; every rank, within Ray Train.
 
-    `arguments`: `job` (the resolved job as a tree) and `relay` (the actor that takes events for the driver).
+    `arguments`: `job` (the resolved job as a tree), `relay` (the actor that takes events for the driver) and `owner`
+    (who the run folder belongs to).
     """
     _quieten()
     _keep_freed_memory()
@@ -50,7 +51,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     days = select_days(dataset, job.data.first_day, job.data.last_day)
     device = torch.device("cuda", torch.cuda.current_device()) if job.scaling.use_gpu else torch.device("cpu")
     builder = ArmBuilder(job, dataset, device, context.get_local_world_size())
-    folder = RunFolder(job.run_folder)
+    folder = RunFolder(job.run_folder, arguments["owner"])
     if rank == 0:
         folder.write(PLAN, "[" + ",\n".join(table.model_dump_json() for table in builder.planned) + "]\n")
         tell({"event": "facts", "facts": builder.cost.model_dump()})

@@ -30,6 +30,7 @@ class CheckpointFolder:
 
     def __init__(self, folder: RunFolder) -> None:
         self.url = folder.url(CHECKPOINTS)
+        self._folder = folder
         self._filesystem = folder.filesystem
         self._root = posixpath.join(folder.root, CHECKPOINTS)
 
@@ -74,6 +75,7 @@ class CheckpointFolder:
 
     def finish(self, name: str, state: dict[str, Any]) -> None:
         """Write the state and, last, the manifest. Rank 0, after every rank's tensors are there."""
+        self._folder.require_ownership()
         root = posixpath.join(self._root, name)
         self._filesystem.pipe_file(posixpath.join(root, STATE), json.dumps(state).encode())
         files = {posixpath.basename(path): self._filesystem.size(path) for path in self._filesystem.ls(root, False)}
@@ -84,6 +86,7 @@ class CheckpointFolder:
 
     def remove(self, name: str) -> None:
         """Remove a checkpoint, its manifest first, so that a rest is never taken for a whole one. Rank 0."""
+        self._folder.require_ownership()
         root = posixpath.join(self._root, name)
         manifest = posixpath.join(root, MANIFEST)
         if self._filesystem.exists(manifest):

@@ -1,28 +1,35 @@
 """The run folder: everything a run leaves behind, on a disk or an object store.
 
-job.yaml  history.jsonl  summary.json  plan.json  checkpoints/  report.html
+job.yaml  history.jsonl  summary.json  plan.json  checkpoints/  report.html, and `owner`, who writes here now: the
+workers of a driver that died may live on for a while.
 """
 
 import json
 import posixpath
+import uuid
 from typing import Any
 
 import fsspec
 
-from raysparse.errors import DataError
+from raysparse.errors import DataError, RunTakenError
 
 JOB = "job.yaml"
 HISTORY = "history.jsonl"
 SUMMARY = "summary.json"
 PLAN = "plan.json"
 CHECKPOINTS = "checkpoints"
+OWNER = "owner"
 
 
 class RunFolder:
-    """Reads and writes the small files of a run. Any process; writing is for the driver and rank 0."""
+    """Reads and writes the small files of a run. Any process; writing is for the driver and rank 0.
 
-    def __init__(self, path: str) -> None:
+    One that is given an `owner` writes only for as long as the folder is that one's.
+    """
+
+    def __init__(self, path: str, owner: str | None = None) -> None:
         self.path = path
+        self._owner = owner
         self.filesystem, self.root = fsspec.core.url_to_fs(path)
 
     def url(self, *names: str) -> str:
@@ -39,10 +46,25 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Replace a file: it is there whole, old or new, at any moment."""
+        self.require_ownership()
         self.filesystem.makedirs(self.root, exist_ok=True)
         path = posixpath.join(self.root, name)
         self.filesystem.pipe_file(path + ".partial", text.encode())
         self.filesystem.mv(path + ".partial", path)
+
+    def claim(self) -> str:
+        """Take the folder over from whoever writes there; returns the new owner. Driver."""
+        owner = uuid.uuid4().hex
+        self.write(OWNER, owner)
+        return owner
+
+    def require_ownership(self) -> None:
+        """Raise RunTakenError where the folder has another owner by now."""
+        if self._owner is not None and self.read(OWNER) != self._owner:
+            raise RunTakenError(
+                f"the run {self.path} was taken over by another `raysparse train`; this one ends, so that they do not "
+                "write over each other"
+            )
 
     def remove(self) -> None:
         """Delete the folder and all it holds."""

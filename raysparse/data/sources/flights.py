@@ -102,7 +102,8 @@ class Flights:
         self.config = config
         self.notes = "flights without an arrival delay (cancelled or diverted) have no label and are left out"
         self.path = list_files(config.input or _packaged("flights.csv.zip"))[0]
-        self._weather_path = config.weather or ("" if config.input else _packaged("weather.csv"))
+        weather = config.weather or ("" if config.input else _packaged("weather.csv"))
+        self._weather_path = list_files(weather)[0] if weather else ""
 
     def schema(self) -> Schema:
         """Three numbers, four of the day before, seven of the weather, and eleven ids."""
