@@ -10,13 +10,14 @@ import os
 import resource
 import socket
 import time
+from typing import cast
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.types import ShardingEnv
+from torchrec.distributed.types import ModuleSharder, ShardingEnv
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from raysparse.data.dataset import Dataset
@@ -42,7 +43,7 @@ def main() -> None:
     if job.scaling.num_workers == 1:
         run(0, *parts)
     else:
-        multiprocessing.spawn(run, parts, nprocs=job.scaling.num_workers)
+        spawn(run, parts, nprocs=job.scaling.num_workers)
 
 
 def run(rank: int, job: TrainJob, steps: int, port: int) -> None:
@@ -57,10 +58,11 @@ def run(rank: int, job: TrainJob, steps: int, port: int) -> None:
     model = build_model(job.model, dataset.schema, job.seed)
     sharder = TableSharder(fused_params=fused_parameters(job.optimizer.sparse))
     plan = make_plan(model, sharder, job.sharding, topology_of(world_size, world_size, device, job.sharding))
+    sharders = [cast("ModuleSharder[nn.Module]", sharder)]
     group = dist.group.WORLD
     assert group is not None
     parallel = DistributedModelParallel(
-        model, env=ShardingEnv.from_process_group(group), device=device, plan=plan, sharders=[sharder]
+        model, env=ShardingEnv.from_process_group(group), device=device, plan=plan, sharders=sharders
     )
     dense = [parameter for _, parameter in in_backward_optimizer_filter(parallel.named_parameters())]
     optimizer = torch.optim.AdamW(dense, lr=job.optimizer.dense.learning_rate, weight_decay=0.0, fused=True)

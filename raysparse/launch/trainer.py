@@ -17,7 +17,7 @@ from raysparse.config import parse_yaml
 from raysparse.data.dataset import MANIFEST, Dataset
 from raysparse.errors import ConfigError, RaySparseError, WorkerError
 from raysparse.job import TrainJob, check_job, dump_job, refuse_changes
-from raysparse.launch.cluster import connect
+from raysparse.launch.cluster import connect, free_reservations, shortage
 from raysparse.launch.relay import EventRelay
 from raysparse.train.run_folder import CHECKPOINTS, JOB, SUMMARY, RunFolder
 from raysparse.train.summary import summarize, versions
@@ -88,6 +88,10 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     connect(scaling.num_workers * scaling.threads_per_worker)
     importing.join()
     _ensure_data(job, display)
+    gpus = scaling.num_workers if scaling.use_gpu else 0
+    lack = shortage(scaling.num_workers * scaling.threads_per_worker, gpus)
+    if lack is not None:
+        display.message(lack)
     facts: dict[str, Any] = {}
     relay = EventRelay(lambda event: facts.update(event["facts"]) if "facts" in event else _show(display, event))
     try:
@@ -118,6 +122,7 @@ def _run_with_restarts(job: TrainJob, folder: RunFolder, relay: EventRelay, disp
                     f"{ray.get_runtime_context().get_session_name() or 'the Ray session'}'s log folder\n{error}"
                 ) from error
             display.message(f"workers failed ({reason}); restart {restart + 1} of {job.scaling.max_restarts}")
+            free_reservations()
 
 
 def _fit(job: TrainJob, folder: RunFolder, relay: EventRelay) -> None:
@@ -185,11 +190,11 @@ def _own_error(error: BaseException) -> RaySparseError | None:
 
 def _first_line(error: BaseException) -> str:
     failures = getattr(error, "worker_failures", {})
-    if failures:
-        rank = min(failures)
-        lines = [line for line in str(failures[rank]).splitlines() if line.strip()]
-        return f"rank {rank}: {lines[-1].strip() if lines else type(failures[rank]).__name__}"
-    return str(error).splitlines()[0]
+    where = f"rank {min(failures)}: " if failures else ""
+    cause = failures[min(failures)] if failures else getattr(error, "controller_failure", error)
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    # A remote traceback names its error last; Ray's own texts go on after their first sentence.
+    return where + (lines[-1] if "Traceback" in lines[0] else lines[0]).split(". ")[0]
 
 
 def _summary(job: TrainJob, folder: RunFolder, started: float) -> dict[str, Any]:

@@ -29,9 +29,8 @@ def test_pairwise_dots_are_the_lower_triangle_and_have_the_right_gradient():
 
 def test_deepfm_adds_all_pairs_once():
     model = DeepFM(DeepFMConfig(embedding_dim=4, deep=(8,)), num_dense=1, num_features=3)
-    for layer in (model.first_order, model.deep[1]):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    for parameter in [*model.first_order.parameters(), *model.deep[1].parameters()]:
+        nn.init.zeros_(parameter)
     dense, pooled = torch.randn(2, 1), torch.randn(2, 3, 4)
     vectors = torch.cat([dense.unsqueeze(2) * model.dense_vectors, pooled], dim=1)
     pairs = sum((vectors[:, i] * vectors[:, j]).sum(1) for i in range(4) for j in range(i))
@@ -41,6 +40,7 @@ def test_deepfm_adds_all_pairs_once():
 def test_a_cross_layer_follows_its_equation():
     layer = CrossLayer(5, rank=2)
     first, current = torch.randn(3, 5), torch.randn(3, 5)
+    assert isinstance(layer.project, nn.Linear)
     matrix = layer.expand.weight @ layer.project.weight
     torch.testing.assert_close(layer(first, current), first * (current @ matrix.T + layer.expand.bias) + current)
 
