@@ -62,7 +62,7 @@ def load_tree(path: str | Path, overrides: tuple[str, ...] = ()) -> Tree:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the job file {path}: {error}") from error
+        raise ConfigError(f"cannot read {path}: {error}") from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds {type(tree).__name__}, not keys and values")

@@ -15,6 +15,7 @@ import ray
 
 from raysparse.config import parse_yaml
 from raysparse.data.dataset import MANIFEST, Dataset
+from raysparse.data.selection import select_days
 from raysparse.errors import ConfigError, RaySparseError, WorkerError
 from raysparse.job import TrainJob, check_job, dump_job, refuse_changes
 from raysparse.launch.cluster import connect, free_reservations, shortage
@@ -158,8 +159,6 @@ def _ensure_data(job: TrainJob, display: Display) -> None:
         display.message(f"preparing {job.data.prepare.source} into {job.data.path}")
         manifest = prepare(job.data.prepare, job.data.path)
         display.message(f"prepared {sum(day.rows for day in manifest.days):,} rows of {len(manifest.days)} days")
-    from raysparse.data.selection import select_days
-
     dataset = Dataset.open(job.data.path)
     select_days(dataset, job.data.first_day, job.data.last_day)
 

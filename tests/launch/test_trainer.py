@@ -92,14 +92,15 @@ def test_a_killed_worker_is_replaced_and_the_history_stays_the_same(data: str, t
 
 
 def kill_a_worker(screen: Screen) -> None:
-    """Kill one of the two workers once two days are done."""
+    """Kill one of this run's two workers, and of no other run on this machine, once two days are done."""
     while len(screen.days) < 2:
         screen.day_shown.wait(60)
         time.sleep(0.05)
+    ours = {process.pid for process in psutil.Process().children(recursive=True)}
     workers = [
         process.pid
         for process in psutil.process_iter(["cmdline"])
-        if any("RayTrainWorker" in part for part in process.info["cmdline"] or [])
+        if process.pid in ours and any("RayTrainWorker" in part for part in process.info["cmdline"] or [])
     ]
     os.kill(workers[-1], signal.SIGKILL)
 

@@ -1,0 +1,231 @@
+"""Every job in jobs/ runs in a small form: raw input in the source's layout, prepared, trained on one rank."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from raysparse.config import parse_yaml
+from raysparse.data.sources import FileConfig, open_source
+from raysparse.data.sources.criteo import Criteo1tbConfig
+from raysparse.job import TrainJob, check_job, dump_job, load_job
+from raysparse.launch.prepare import prepare
+from raysparse.models import build_model
+from raysparse.sharding.optimizer import fused_parameters, state_bytes_per_row
+from raysparse.sharding.plan import GIB, TableSharder, describe_plan, make_plan, topology_of
+from tests.train.ranks import history, run_job
+
+JOBS = Path(__file__).resolve().parents[1] / "jobs"
+NAMES = sorted(str(path.relative_to(JOBS)) for path in JOBS.rglob("*.yaml"))
+
+RowsOfDay = dict[str, int]
+SMALL_TABLE = 500
+
+
+@dataclass(frozen=True)
+class SmallForm:
+    """What makes a job small, beyond what `shrink` does to any."""
+
+    write: Callable[[Path], RowsOfDay]
+    """Writes the raw input at the job's own path, and tells the rows of each day that it holds."""
+    overrides: tuple[str, ...] = ()
+
+
+def criteo_row(number: int) -> str:
+    counts = [str(number % 5), "", *(str(number % k) for k in range(2, 13))]
+    return "\t".join([str(int(number % 3 == 0)), *counts, *(f"{number * k % 97:08x}" for k in range(26))]) + "\n"
+
+
+def write_criteo_kaggle(path: Path) -> RowsOfDay:
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(map(criteo_row, range(360))))
+    return {"000": 120, "001": 120, "002": 120}
+
+
+def write_criteo_1tb(path: Path) -> RowsOfDay:
+    path.mkdir(parents=True)
+    for day, rows in enumerate((130, 110, 90)):
+        (path / f"day_{day}").write_text("".join(criteo_row(number + day) for number in range(rows)))
+    return {"000": 130, "001": 110, "002": 90}
+
+
+def write_avazu(path: Path) -> RowsOfDay:
+    path.parent.mkdir(parents=True)
+    header = (
+        "id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,app_category,device_id,"
+        "device_ip,device_model,device_type,device_conn_type,C14,C15,C16,C17,C18,C19,C20,C21\n"
+    )
+    rows = [
+        f"{number},{int(number % 6 == 0)},1410{21 + number // 110}{number % 24:02d},1005,{number % 2},s{number % 9},"
+        f"d{number % 7},c{number % 5},a{number % 8},ad,ac{number % 3},dev{number % 31},ip{number % 53},m{number % 11},"
+        f"1,0,{15704 + number % 13},320,50,{1722 + number % 6},0,35,-1,79\n"
+        for number in range(330)
+    ]
+    path.write_text(header + "".join(rows))
+    return {"2014-10-21": 110, "2014-10-22": 110, "2014-10-23": 110}
+
+
+def write_kdd12(path: Path) -> RowsOfDay:
+    path.parent.mkdir(parents=True)
+    rows = [
+        f"{int(number % 7 == 0)}\t{1 + number % 2}\t{4298118681424644510 + number % 19}\t{7686695 + number % 23}\t"
+        f"{385 + number % 9}\t{1 + number % 3}\t{1 + number % 2}\t{number % 61}\t{number % 43}\t{number % 37}\t"
+        f"{number % 29}\t{number % 41}\n"
+        for number in range(360)
+    ]
+    path.write_text("".join(rows))
+    profiles = [f"{user}\t{user % 3}\t{1 + user % 6}\n" for user in range(1, 35)]
+    (path.parent / "userid_profile.txt").write_text("".join(profiles))
+    return {"000": 120, "001": 120, "002": 120}
+
+
+def write_movielens(path: Path) -> RowsOfDay:
+    path.mkdir(parents=True)
+    start = 978_307_200  # 2001-01-01, UTC
+    ratings = [
+        f"{number % 17}::{number % 29}::{1 + number * 7 % 5}::{start + 86_400 * (number % 3) + number}\n"
+        for number in range(360)
+    ]
+    (path / "ratings.dat").write_text("".join(ratings))
+    films = [f"{film}::Film {film} ({1980 + film})::{'|'.join(('Drama', 'War')[: film % 3])}\n" for film in range(29)]
+    (path / "movies.dat").write_text("".join(films))
+    users = [f"{user}::{'MF'[user % 2]}::{18 + user}::{user % 20}::10001\n" for user in range(17)]
+    (path / "users.dat").write_text("".join(users))
+    return {"2001-01-01": 120, "2001-01-02": 120, "2001-01-03": 120}
+
+
+def write_flights(path: Path) -> RowsOfDay:
+    path.parent.mkdir(parents=True)
+    header = (
+        "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,carrier,flight,tailnum,"
+        "origin,dest,air_time,distance,hour,minute,time_hour\n"
+    )
+    rows_of_day: Counter[str] = Counter()
+    rows: list[str] = []
+    for number in range(330):
+        day = 1 + number % 3
+        hour = 5 + number % 18
+        origin = ("EWR", "JFK", "LGA")[number % 7 % 3]
+        delay = "NA" if number % 11 == 0 else str(number * 13 % 60 - 30)
+        rows_of_day[f"2013-01-{day:02d}"] += delay != "NA"
+        rows.append(
+            f"2013,1,{day},NA,{hour}15,NA,NA,{hour + 1}45,{delay},{'UA' if number % 2 else 'DL'},{number % 40},"
+            f"N{number % 60},{origin},{('IAH', 'ORD', 'SFO')[number % 3]},NA,{700 + number},{hour},15,NA\n"
+        )
+    path.write_text(header + "".join(rows))
+    weather = [
+        f"{origin},2013,1,{day},{hour},39.0,26.1,59.4,270,{hour / 2},NA,0.0,1012.0,10.0,NA\n"
+        for origin, day, hour in itertools.product(("EWR", "JFK", "LGA"), (1, 2, 3), range(24))
+    ]
+    header = (
+        "origin,year,month,day,hour,temp,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib,time_hour\n"
+    )
+    (path.parent / "weather.csv").write_text(header + "".join(weather))
+    return dict(sorted(rows_of_day.items()))
+
+
+def no_input(path: Path) -> RowsOfDay:
+    """The stream is generated."""
+    return {f"2030-01-0{day}": 150 for day in (1, 2, 3)}
+
+
+GENERATED = SmallForm(no_input, ("data.prepare.num_days=3", "data.prepare.rows_per_day=150"))
+
+SMALL_FORMS = {
+    "avazu.yaml": SmallForm(write_avazu),
+    "bench/speed.yaml": GENERATED,
+    "criteo-1tb.yaml": SmallForm(write_criteo_1tb),
+    "criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),
+    "drift.yaml": GENERATED,
+    "flights.yaml": SmallForm(
+        write_flights, ("data.prepare.input=raw/flights/flights.csv", "data.prepare.weather=raw/flights/weather.csv")
+    ),
+    "kdd12.yaml": SmallForm(write_kdd12, ("data.prepare.num_days=3",)),
+    "movielens.yaml": SmallForm(write_movielens),
+}
+
+
+def shrink(name: str) -> tuple[str, ...]:
+    """Overrides that make any job small: its tables and batches, no GPUs, arms that fork on the second day."""
+    job = load_job(JOBS / name)
+    rows = getattr(job.data.prepare, "rows", {})
+    arms = range(len(job.callbacks))
+    return (
+        "data.batch_size=64",
+        "scaling.use_gpu=false",
+        f"data.prepare.rows_per_table={SMALL_TABLE}",
+        *(f"data.prepare.rows.{feature}={SMALL_TABLE}" for feature in rows),
+        *(f"callbacks.{number}.after_days=1" for number in arms),
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_is_checked(name: str):
+    path = JOBS / name
+    assert path.read_text().startswith("# "), f"jobs/{name} begins with no comment that says what it is"
+    job = load_job(path)
+    assert job.name == path.stem
+    assert check_job(parse_yaml(dump_job(job), name), name) == job
+
+
+def test_jobs_do_not_share_folders():
+    jobs = [load_job(JOBS / name) for name in NAMES]
+    assert len({job.run_folder for job in jobs}) == len(jobs)
+    assert len({job.data.path for job in jobs}) == len(jobs)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster", "one_rank")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small = SMALL_FORMS.get(name)
+    if small is None:
+        pytest.fail(f"jobs/{name} has no small form: add one to SMALL_FORMS in tests/test_jobs.py")
+    job = load_job(JOBS / name, (*shrink(name), *small.overrides))
+    assert job.data.prepare is not None, f"jobs/{name} does not say how its data set is made (data.prepare)"
+    # The paths of a job are relative to where the command runs.
+    monkeypatch.chdir(tmp_path)
+    rows_of_day = small.write(Path(getattr(job.data.prepare, "input", "")))
+    manifest = prepare(job.data.prepare, job.data.path)
+    assert manifest.rejected == {}
+    assert {feature.rows for feature in manifest.data_schema.ids} == {SMALL_TABLE}
+    run_job(job)
+    check_history(job, rows_of_day)
+
+
+def check_history(job: TrainJob, rows_of_day: RowsOfDay) -> None:
+    records = history(Path(job.run_folder))
+    trained = [record for record in records if record["arm"] == "trained"]
+    assert [(record["day"], record["rows"]) for record in trained] == list(rows_of_day.items())
+    for record in records:
+        assert 0 < record["log_loss"] < math.inf
+        assert 0 < record["ne"] < math.inf
+    for callback in job.callbacks:
+        days = [record["day"] for record in records if record["arm"] == callback.name]
+        assert days == list(rows_of_day)[callback.after_days :]
+
+
+def test_every_small_form_belongs_to_a_job():
+    assert set(SMALL_FORMS) <= set(NAMES)
+
+
+def test_the_tables_of_the_terabyte_job_fit_eight_gpus_of_16_gib():
+    job = load_job(JOBS / "criteo-1tb.yaml")
+    source: FileConfig = job.data.prepare  # type: ignore[assignment]
+    assert isinstance(source, Criteo1tbConfig)
+    model = build_model(job.model, open_source(source).schema(), job.seed)
+    sparse = job.optimizer.sparse
+    workers = job.scaling.num_workers
+    sharding = job.sharding.model_copy(update={"memory_per_worker_gib": 16.0})
+    topology = topology_of(workers, workers, torch.device("cuda"), sharding)
+    plan = make_plan(model, TableSharder(fused_params=fused_parameters(sparse)), sharding, topology)
+    tables = describe_plan(model, plan, lambda width: state_bytes_per_row(sparse, width))
+    assert round(sum(table.bytes for table in tables) / GIB) == 98  # as the job's comment says
+    largest = [table for table in tables if table.rows == 40_000_000]
+    assert [table.table for table in largest] == ["C1", "C10", "C20", "C21", "C22"]
+    assert all(table.ranks == tuple(range(workers)) for table in largest)
