@@ -23,6 +23,7 @@ class Progress(Callback):
         self._started = 0.0
         self._rows_before = 0
         self._rows_trained = 0
+        self._first_batch: float | None = None
         self._first_step: float | None = None
 
     def day_start(self, state: TrainState) -> None:
@@ -31,6 +32,7 @@ class Progress(Callback):
 
     def score_batch_end(self, state: TrainState, rows_done: int) -> None:
         """Show the scoring."""
+        self._first_batch = self._first_batch or time.time()
         self._show(state, "score", rows_done)
 
     def scored(self, state: TrainState) -> None:
@@ -54,10 +56,11 @@ class Progress(Callback):
             self._tell({"event": "day", "records": state.records, "num_steps": state.position.num_steps})
 
     def fit_end(self, state: TrainState) -> None:
-        """Send when the first step was done and the most memory that rank 0 has held."""
+        """Send when the first batch was scored and the first step done, and the most memory that rank 0 has held."""
         if state.is_rank_0:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            self._tell({"event": "facts", "facts": {"first_step": self._first_step, "peak_worker_gib": peak}})
+            facts = {"first_batch": self._first_batch, "first_step": self._first_step, "peak_worker_gib": peak}
+            self._tell({"event": "facts", "facts": facts})
 
     def _start(self, rows_done: int) -> None:
         self._started = time.monotonic()

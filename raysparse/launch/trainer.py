@@ -19,6 +19,7 @@ from raysparse.data.selection import select_days
 from raysparse.errors import ConfigError, RaySparseError, WorkerError
 from raysparse.job import TrainJob, check_job, dump_job, refuse_changes
 from raysparse.launch.cluster import connect, free_reservations, shortage
+from raysparse.launch.entry import enter_worker
 from raysparse.launch.relay import EventRelay
 from raysparse.train.run_folder import CHECKPOINTS, JOB, SUMMARY, RunFolder
 from raysparse.train.summary import summarize, versions
@@ -130,15 +131,13 @@ def _fit(job: TrainJob, folder: RunFolder, relay: EventRelay) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from raysparse.launch.worker import train_worker
-
     # Ray would take up its own list of checkpoints; which of them are whole is for the manifests to say.
     snapshot = f"{folder.root}/{CHECKPOINTS}/checkpoint_manager_snapshot.json"
     if folder.filesystem.exists(snapshot):
         folder.filesystem.rm(snapshot)
     scaling = job.scaling
     trainer = TorchTrainer(
-        train_worker,
+        enter_worker,
         train_loop_config={"job": job.model_dump(mode="json"), "relay": relay.actor, "owner": folder.claim()},
         torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
