@@ -88,6 +88,8 @@ def measurements(folder: Path, rows: int, peers: str | None):
             f"scaling.threads_per_worker={threads}",
         ]
         named[f"raysparse train, {form}"] = lambda o=overrides: raysparse(folder, o)
+        if rows != MAIN_ROWS:
+            continue
         named[f"bare TorchRec, {form}"] = lambda o=overrides: output_of(
             [sys.executable, str(HERE / "bare_torchrec.py"), str(HERE / "speed.yaml"), *o]
         )

@@ -1,5 +1,6 @@
 """Which rank holds which part of which table."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
@@ -24,8 +25,8 @@ class TableShardingConfig(Config):
     """How one table is to be sharded."""
 
     kind: ShardingKind
-    """table_wise: whole on one rank; row_wise: rows over all ranks; column_wise: columns over ranks;
-    data_parallel: a copy on every rank."""
+    """table_wise: whole on one rank; row_wise: rows over all ranks, each of which has to get some; column_wise:
+    columns over ranks; data_parallel: a copy on every rank."""
     column_width: int | None = Field(default=None, ge=4, multiple_of=4)
     """Columns of one shard of a column-wise table; default half of the table's width."""
 
@@ -35,7 +36,8 @@ class ShardingConfig(Config):
 
     default: ShardingKind | Literal["auto"] = "auto"
     """Sharding of the tables not named below; auto: table-wise or row-wise, which give the same numbers
-    (column-wise changes what row-wise Adagrad computes, so it is only taken when named). On GPUs TorchRec's
+    (column-wise changes what row-wise Adagrad computes, so it is only taken when named). A table with too few
+    rows for a share on every rank is table-wise even where the default is row-wise. On GPUs TorchRec's
     planner chooses; on the CPU, which it cannot estimate, row-wise is only for tables that fit in no other way."""
     tables: dict[str, TableShardingConfig] = {}
     """Sharding of single tables, by name."""
@@ -86,7 +88,7 @@ def make_plan(
     plan: ShardingPlan | None = None
     fault: Exception | None = None
     for automatic in attempts:
-        constraints = _constraints(model, config, automatic)
+        constraints = _constraints(model, config, automatic, topology.world_size)
         planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
         try:
             plan = planner.plan(model, [cast("ModuleSharder[torch.nn.Module]", sharder)])
@@ -146,7 +148,7 @@ def describe_plan(
 
 
 def _constraints(
-    model: Recommender, config: ShardingConfig, automatic: list[ShardingKind]
+    model: Recommender, config: ShardingConfig, automatic: list[ShardingKind], world_size: int
 ) -> dict[str, ParameterConstraints]:
     tables = {table.name: table for table in model.tables.embedding_bag_configs()}
     unknown = sorted(set(config.tables) - set(tables))
@@ -164,6 +166,13 @@ def _constraints(
                 f"the table's width {table.embedding_dim}"
             )
         kinds = automatic if kind == "auto" else [kind]
+        if "row_wise" in kinds and _leaves_a_rank_empty(table.num_embeddings, world_size):
+            if chosen is not None:
+                raise ConfigError(
+                    f"sharding.tables.{name}.kind: found 'row_wise', but {table.num_embeddings} rows do not give each "
+                    f"of {world_size} workers a share; allowed: 'table_wise', 'column_wise', 'data_parallel'"
+                )
+            kinds = ["table_wise"]
         copied = kinds == ["data_parallel"]
         kernel = EmbeddingComputeKernel.DENSE if copied else EmbeddingComputeKernel.FUSED
         constraints[name] = ParameterConstraints(
@@ -172,6 +181,14 @@ def _constraints(
             min_partition=width if kind == "column_wise" else None,
         )
     return constraints
+
+
+def _leaves_a_rank_empty(rows: int, world_size: int) -> bool:
+    """Whether row-wise shards of equal size use up the rows before the last rank.
+
+    FBGEMM's CPU kernel fails on an empty shard now and then ("more than 2B rows").
+    """
+    return (world_size - 1) * math.ceil(rows / world_size) >= rows
 
 
 def _explain(model: Recommender, topology: Topology, error: Exception) -> str:
