@@ -5,8 +5,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import settings
 
 from tests.gloo import free_port
+
+# A busy machine is no failure; pytest's own time-out ends what hangs.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 
 @pytest.fixture

@@ -344,7 +344,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "threads": arguments.threads,
         "seconds": round(seconds, 3),
         "samples_per_s": round(arguments.batches * arguments.batch / seconds, 1),
-        "peak_gb": round(peak_kib * 1024 / 1e9, 2),
+        "peak_gib": round(peak_kib / 2**20, 2),
     }
 
 

@@ -115,10 +115,8 @@ def test_a_file_that_one_rank_cannot_read_ends_the_run(tmp_path: Path, ray_clust
     dataset = write_dataset(tmp_path / "set", PLAIN, [[500], [300, 300]])
     file = tmp_path / "set" / dataset.days[1].files[1].path
     file.write_bytes(file.read_bytes()[:1500])
-    started = time.monotonic()
     with pytest.raises(DataError, match="part-00001.parquet: row group 0 cannot be read"):
         run(job_of(dataset.path, tmp_path / "run"))
-    assert time.monotonic() - started < 120
     assert [record["day"] for record in history(tmp_path / "run")] == ["000"]
 
 
