@@ -33,7 +33,7 @@ WARM_UP_STEPS = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("job")
-    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=96)
     arguments, overrides = parser.parse_known_args()
     job = load_job(arguments.job, tuple(overrides))
     with socket.socket() as probe:

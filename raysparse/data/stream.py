@@ -45,6 +45,7 @@ class DayStream:
         self.rank = rank
         self.world_size = world_size
         self._config = config
+        self._kept: tuple[str, int, _Columns] | None = None
 
     def num_batches(self, day: Day) -> int:
         """Batches of a day, the same on every rank."""
@@ -63,11 +64,19 @@ class DayStream:
                 continue
             share = share_of(window, self.seed, day.day, self.rank, self.world_size)
             num_rows = rows_in_batch(window, self.seed, day.day)
-            columns = _Columns.of(self._table(window, share), self.dataset.schema, np.concatenate(share.rows_of_batch))
+            columns = self._columns(day, window, share)
             ends = np.cumsum([len(rows) for rows in share.rows_of_batch])
             for number in range(max(0, start - window.first_batch), window.num_batches):
                 rows = slice(int(ends[number]) - len(share.rows_of_batch[number]), int(ends[number]))
                 yield columns.batch(rows, share.padded_rows, window.first_batch + number, int(num_rows[number]))
+
+    def _columns(self, day: Day, window: Window, share: Share) -> "_Columns":
+        # A day is read twice, to be scored and to be trained on; one of a single window is still here the second time.
+        if self._kept is None or self._kept[:2] != (day.day, window.first_batch):
+            order = np.concatenate(share.rows_of_batch)
+            columns = _Columns.of(self._table(window, share), self.dataset.schema, order)
+            self._kept = (day.day, window.first_batch, columns)
+        return self._kept[2]
 
     def _table(self, window: Window, share: Share) -> pa.Table:
         schema = self.dataset.schema.arrow()
