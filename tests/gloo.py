@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-# Ranks are forked from a server that has imported what they need: 0.2 s a rank instead of 4 s.
+# Ranks are forked from a server that has imported what they need, since TorchRec takes seconds to import.
 multiprocessing.set_forkserver_preload(["tests.sharding.ranks", "tests.train.ranks"])
 
 

@@ -113,7 +113,7 @@ def _read_row_group(url: str, index: int, rows: int, schema: pa.Schema) -> pa.Ta
 class _Columns:
     """A rank's rows of a window as arrays, batch after batch.
 
-    Each column is put in order on its own, while it fits the cache: three times as fast as picking a batch's
+    Each column is put in order on its own, while it fits the cache, instead of picking a batch's
     rows from all columns. Numpy, since torch would wake its thread pool beside the model's.
     """
 

@@ -84,7 +84,7 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     """
     started = time.time()
     scaling = job.scaling
-    # Ray starts its processes while this one imports torch: 2 s of 4 are saved.
+    # Ray starts its processes while this one imports torch.
     importing = threading.Thread(target=_import_trainer)
     importing.start()
     connect(scaling.num_workers * scaling.threads_per_worker)

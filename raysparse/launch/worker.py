@@ -126,6 +126,7 @@ def _place(state: TrainState) -> str:
 def _teller(relay: ActorHandle, rank: int) -> Tell:
     if rank != 0:
         return lambda event: None
+    # Ray adds an actor's methods to its handle at run time.
     return lambda event: relay.tell.remote(event)  # type: ignore[reportAttributeAccessIssue]
 
 

@@ -33,7 +33,7 @@ class DayMetrics:
     """Sums a day's predictions up; starts fresh for each day and arm. Every rank.
 
     The sums are exact whatever the number of ranks. AUC comes from counts of logits in bins of 2.4e-4, so that
-    a day of any size takes 2 MiB; within 1e-5 of the exact area.
+    a day of any size takes 2 MiB; logits of one bin count as ties.
     """
 
     def __init__(self, device: torch.device) -> None:
