@@ -45,7 +45,7 @@ class DayStream:
         self.rank = rank
         self.world_size = world_size
         self._config = config
-        self._kept: tuple[str, int, _Columns] | None = None
+        self._kept: dict[tuple[str, int], _Columns] = {}
 
     def num_batches(self, day: Day) -> int:
         """Batches of a day, the same on every rank."""
@@ -71,12 +71,14 @@ class DayStream:
                 yield columns.batch(rows, share.padded_rows, window.first_batch + number, int(num_rows[number]))
 
     def _columns(self, day: Day, window: Window, share: Share) -> "_Columns":
-        # A day is read twice, to be scored and to be trained on; one of a single window is still here the second time.
-        if self._kept is None or self._kept[:2] != (day.day, window.first_batch):
+        # A day is read twice, to be scored and to be trained on: its first window is kept, so that the second reading
+        # begins at once, and the latest, so that a day of up to two windows is read from disk only once.
+        key = (day.day, window.first_batch)
+        if key not in self._kept:
+            self._kept = {kept: columns for kept, columns in self._kept.items() if kept == (day.day, 0)}
             order = np.concatenate(share.rows_of_batch)
-            columns = _Columns.of(self._table(window, share), self.dataset.schema, order)
-            self._kept = (day.day, window.first_batch, columns)
-        return self._kept[2]
+            self._kept[key] = _Columns.of(self._table(window, share), self.dataset.schema, order)
+        return self._kept[key]
 
     def _table(self, window: Window, share: Share) -> pa.Table:
         schema = self.dataset.schema.arrow()

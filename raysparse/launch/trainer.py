@@ -24,6 +24,10 @@ from raysparse.launch.relay import EventRelay
 from raysparse.train.run_folder import CHECKPOINTS, JOB, SUMMARY, RunFolder
 from raysparse.train.summary import summarize, versions
 
+WORKER_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+"""Has glibc keep the memory of freed batches and gradients instead of fetching fresh pages at every step, which it
+does in one arena only: Ray calls the training from a thread that would have another (8 % of a step's time)."""
+
 RunMode = Literal["new", "resume", "fresh"]
 
 
@@ -145,7 +149,9 @@ def _fit(job: TrainJob, folder: RunFolder, relay: EventRelay) -> None:
             use_gpu=scaling.use_gpu,
             resources_per_worker={"CPU": scaling.threads_per_worker, **({"GPU": 1} if scaling.use_gpu else {})},
         ),
-        run_config=RunConfig(name=CHECKPOINTS, storage_path=job.run_folder),
+        run_config=RunConfig(
+            name=CHECKPOINTS, storage_path=job.run_folder, worker_runtime_env={"env_vars": WORKER_MEMORY}
+        ),
     )
     trainer.fit()
 

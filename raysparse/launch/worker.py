@@ -1,7 +1,5 @@
 """What runs on each rank: from the checked job to the training loop."""
 
-import contextlib
-import ctypes
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -30,9 +28,6 @@ from raysparse.train.state import TrainState
 
 Tell = Callable[[dict[str, Any]], None]
 
-# Numbers of mallopt's parameters, malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Train one rank's share of a job; every rank, within Ray Train.
@@ -41,7 +36,6 @@ def train_worker(arguments: dict[str, Any]) -> None:
     (who the run folder belongs to).
     """
     _quieten()
-    _keep_freed_memory()
     job = check_job(arguments["job"], "the job")
     torch.set_num_threads(job.scaling.threads_per_worker)
     context = ray.train.get_context()
@@ -128,14 +122,6 @@ def _teller(relay: ActorHandle, rank: int) -> Tell:
         return lambda event: None
     # Ray adds an actor's methods to its handle at run time.
     return lambda event: relay.tell.remote(event)  # type: ignore[reportAttributeAccessIssue]
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep the memory of freed batches and gradients instead of fetching fresh pages at every step."""
-    with contextlib.suppress(OSError, AttributeError):  # another libc
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _quieten() -> None:

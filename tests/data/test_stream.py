@@ -1,8 +1,11 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
+from raysparse.data import stream as stream_module
 from raysparse.data.dataset import Dataset
 from raysparse.data.stream import DayStream, StreamConfig
 from raysparse.errors import DataError
@@ -47,6 +50,27 @@ def test_rows_stay_together_and_missing_values_are_marked(plain: Dataset):
         for (number, gap, missing), user in zip(batch.dense[: batch.num_rows].tolist(), users, strict=True):
             assert user_of[number] == user
             assert (gap, missing) == ((0.0, 1.0) if np.isnan(gap_of[number]) else (1.5, 0.0))
+
+
+@pytest.mark.parametrize(("rows", "reads"), [([300], 1), ([300, 350], 2), ([300, 350, 320], 5)])
+def test_the_second_reading_of_a_day_finds_its_first_window_and_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[int], reads: int
+):
+    dataset = write_dataset(tmp_path, PLAIN, [rows])
+    stream = DayStream(dataset, StreamConfig(batch_size=64, shuffle_rows=330), 5)
+    assert len(stream._windows(dataset.days[0])) == len(rows)
+    done: list[int] = []
+    read = stream_module._read_row_group
+
+    def counted(url: str, index: int, rows: int, schema: pa.Schema) -> pa.Table:
+        done.append(index)
+        return read(url, index, rows, schema)
+
+    monkeypatch.setattr(stream_module, "_read_row_group", counted)
+    first, second = ([batch.dense for batch in stream.batches(dataset.days[0])] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert len(done) == reads
+    assert len(stream._kept) <= 2
 
 
 def stream_share(stream: DayStream):
