@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from raysparse.callbacks import SparsityConfig
 from raysparse.config import parse_yaml
 from raysparse.data.sources import FileConfig, open_source
 from raysparse.data.sources.criteo import Criteo1tbConfig
@@ -138,6 +139,7 @@ GENERATED = SmallForm(no_input, ("data.prepare.num_days=3", "data.prepare.rows_p
 
 SMALL_FORMS = {
     "avazu.yaml": SmallForm(write_avazu),
+    "bench/ads.yaml": GENERATED,
     "bench/speed.yaml": GENERATED,
     "criteo-1tb.yaml": SmallForm(write_criteo_1tb),
     "criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),
@@ -154,13 +156,21 @@ def shrink(name: str) -> tuple[str, ...]:
     """Overrides that make any job small: its tables and batches, no GPUs, arms that fork on the second day."""
     job = load_job(JOBS / name)
     rows = getattr(job.data.prepare, "rows", {})
-    arms = range(len(job.callbacks))
+    begins = {"frozen_arm": ["after_days=1"], "small_dense": []}
+    windows = ["first_day=0", "floor.groups=1", "floor.share=0"]
     return (
         "data.batch_size=64",
         "scaling.use_gpu=false",
         f"data.prepare.rows_per_table={SMALL_TABLE}",
         *(f"data.prepare.rows.{feature}={SMALL_TABLE}" for feature in rows),
-        *(f"callbacks.{number}.after_days=1" for number in arms),
+        *(
+            f"callbacks.{number}.{setting}"
+            for number, callback in enumerate(job.callbacks)
+            for setting in [
+                *begins.get(callback.kind, windows),
+                *(["window_days=1"] if isinstance(callback, SparsityConfig) else []),
+            ]
+        ),
     )
 
 
@@ -205,9 +215,11 @@ def check_history(job: TrainJob, rows_of_day: RowsOfDay) -> None:
     for record in records:
         assert 0 < record["log_loss"] < math.inf
         assert 0 < record["ne"] < math.inf
+    first = {"frozen_arm": 1, "small_dense": 0, "sparsity": 1}
     for callback in job.callbacks:
-        days = [record["day"] for record in records if record["arm"] == callback.name]
-        assert days == list(rows_of_day)[callback.after_days :]
+        if callback.kind in first:
+            days = [record["day"] for record in records if record["arm"] == callback.name]
+            assert days == list(rows_of_day)[first[callback.kind] :]
 
 
 def test_every_small_form_belongs_to_a_job():

@@ -16,7 +16,7 @@ ORDER = [
     {"report"},
     {"callbacks"},
     {"train"},
-    {"sharding", "cost"},
+    {"sharding", "cost", "sparsity"},
     {"models"},
     {"data"},
     {"config"},

@@ -166,6 +166,12 @@ def _ensure_data(job: TrainJob, display: Display) -> None:
         display.message(f"prepared {sum(day.rows for day in manifest.days):,} rows of {len(manifest.days)} days")
     dataset = Dataset.open(job.data.path)
     select_days(dataset, job.data.first_day, job.data.last_day)
+    if job.callbacks:
+        # They import torchrec, which takes 2 s.
+        from raysparse.callbacks.budgets import check_budgets
+        from raysparse.models import build_model
+
+        check_budgets(job.callbacks, build_model(job.model, dataset.schema, job.seed), dataset.schema)
 
 
 def _show(display: Display, event: dict[str, Any]) -> None:

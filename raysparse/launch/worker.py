@@ -8,14 +8,16 @@ import ray.train
 import torch
 from ray.actor import ActorHandle
 from ray.train import CheckpointUploadMode
+from torch import nn
 
-from raysparse.callbacks import Checkpointing, FrozenArm, History, Progress
+from raysparse.callbacks import Checkpointing, History, Progress, build_callback
 from raysparse.cost.record import cost_of
 from raysparse.data.dataset import Dataset
 from raysparse.data.selection import select_days
 from raysparse.data.stream import DayStream
 from raysparse.job import TrainJob, check_job
 from raysparse.models import build_model
+from raysparse.sharding.child import ChildModel
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import fused_parameters, is_fused, state_bytes_per_row
 from raysparse.sharding.plan import PlannedTable, TableSharder, describe_plan, make_plan, topology_of
@@ -59,7 +61,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
         device=device,
     )
     checkpoints = CheckpointFolder(folder)
-    callbacks: list[Callback] = [FrozenArm(config) for config in job.callbacks]
+    callbacks: list[Callback] = [build_callback(config, job.seed) for config in job.callbacks]
     callbacks += [History(folder), Progress(tell)]
     callbacks.append(Checkpointing(checkpoints, job.checkpoint, callbacks, _register_checkpoint))
     name = checkpoints.latest(lambda text: tell({"event": "message", "text": text}))
@@ -99,6 +101,10 @@ class ArmBuilder:
         sharded = ShardedModel(model, self._plan, self._sharder, self._device, optimizers)
         sharded.tables.initialize(job.seed)
         return Arm(name, sharded, trains, self.cost.macs)
+
+    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int) -> Arm:
+        """Return an arm of a head that reads the parent's tables."""
+        return Arm(name, ChildModel(parent, head, self._job.optimizer.dense, self._device), trains=True, macs=macs)
 
 
 def _register_checkpoint(url: str, state: TrainState) -> None:

@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.models.layers import mlp
+from raysparse.models.groups import Groups, Link
+from raysparse.models.layers import mlp, mlp_links
 
 
 class DCNConfig(Config):
@@ -29,11 +30,12 @@ class CrossLayer(nn.Module):
     def __init__(self, num_inputs: int, rank: int | None) -> None:
         super().__init__()
         self.project = nn.Linear(num_inputs, rank, bias=False) if rank is not None else nn.Identity()
+        self.ranks = Groups(rank) if rank is not None else nn.Identity()
         self.expand = nn.Linear(rank if rank is not None else num_inputs, num_inputs)
 
     def forward(self, first: Tensor, current: Tensor) -> Tensor:
         """Return the next layer's input."""
-        return torch.addcmul(current, first, self.expand(self.project(current)))
+        return torch.addcmul(current, first, self.expand(self.ranks(self.project(current))))
 
 
 class DCN(nn.Module):
@@ -43,8 +45,14 @@ class DCN(nn.Module):
         super().__init__()
         num_inputs = num_dense + num_features * config.embedding_dim
         self.cross = nn.ModuleList(CrossLayer(num_inputs, config.rank) for _ in range(config.num_cross_layers))
+        self.fields = Groups(num_features, config.embedding_dim)
         self.deep = mlp(num_inputs, config.deep)
         self.logit = nn.Linear(num_inputs + (num_inputs, *config.deep)[-1], 1)
+        reader = Link(None, "deep.0", num_dense) if config.deep else Link(None, "logit", num_inputs + num_dense)
+        self.links = {"fields": reader, **mlp_links("deep", len(config.deep), "logit", num_inputs)}
+        if config.rank is not None:
+            for layer in range(config.num_cross_layers):
+                self.links[f"cross.{layer}.ranks"] = Link(f"cross.{layer}.project", f"cross.{layer}.expand")
 
     def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
         """Return the logits `[B]`."""
@@ -52,4 +60,6 @@ class DCN(nn.Module):
         crossed = first
         for layer in self.cross:
             crossed = layer(first, crossed)
-        return self.logit(torch.cat([crossed, self.deep(first)], dim=1)).squeeze(1)
+        # The dense features are few, the fields' embeddings many columns: only those are groups.
+        deep = self.deep(torch.cat([dense, self.fields(pooled.flatten(1))], dim=1))
+        return self.logit(torch.cat([crossed, deep], dim=1)).squeeze(1)

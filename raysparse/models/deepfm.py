@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.models.layers import mlp
+from raysparse.models.groups import Groups, Link
+from raysparse.models.layers import mlp, mlp_links
 
 
 class DeepFMConfig(Config):
@@ -34,7 +35,12 @@ class DeepFM(nn.Module):
         num_inputs = num_vectors * config.embedding_dim
         self.dense_vectors = nn.Parameter(torch.randn(num_dense, config.embedding_dim) * 0.01)
         self.first_order = nn.Linear(num_inputs, 1)
+        self.fields = Groups(num_vectors, config.embedding_dim)
         self.deep = nn.Sequential(mlp(num_inputs, config.deep), nn.Linear((num_inputs, *config.deep)[-1], 1))
+        self.links = {
+            "fields": Link(None, "deep.0.0" if config.deep else "deep.1"),
+            **mlp_links("deep.0", len(config.deep), "deep.1"),
+        }
 
     def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
         """Return the logits `[B]`."""
@@ -42,4 +48,4 @@ class DeepFM(nn.Module):
         flat = vectors.flatten(1)
         # Equation 2 by the identity of Rendle 2010: pairs = ((sum v)^2 - sum v^2) / 2.
         second_order = 0.5 * (vectors.sum(1).square() - vectors.square().sum(1)).sum(1)
-        return (self.first_order(flat) + self.deep(flat)).squeeze(1) + second_order
+        return (self.first_order(flat) + self.deep(self.fields(flat))).squeeze(1) + second_order

@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.models.layers import PairwiseDots, mlp
+from raysparse.models.groups import Groups, Link
+from raysparse.models.layers import PairwiseDots, mlp, mlp_links
 
 
 class DLRMConfig(Config):
@@ -30,13 +31,21 @@ class DLRM(nn.Module):
         self.bottom = mlp(num_dense, (*config.bottom, config.embedding_dim)) if num_dense else None
         num_vectors = num_features + (self.bottom is not None)
         self.interaction = PairwiseDots(num_vectors)
-        num_inputs = self.interaction.num_outputs + (config.embedding_dim if self.bottom is not None else 0)
+        self.pairs = Groups(self.interaction.num_outputs)
+        num_bottom = config.embedding_dim if self.bottom is not None else 0
+        num_inputs = num_bottom + self.interaction.num_outputs
         self.top = nn.Sequential(mlp(num_inputs, config.top), nn.Linear((num_inputs, *config.top)[-1], 1))
+        # The bottom network's last layer stays as wide as a table, with which it is multiplied.
+        self.links = {
+            **(mlp_links("bottom", len(config.bottom) + 1, None) if self.bottom is not None else {}),
+            "pairs": Link(None, "top.0.0" if config.top else "top.1", num_bottom),
+            **mlp_links("top.0", len(config.top), "top.1"),
+        }
 
     def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
         """Return the logits `[B]`."""
         if self.bottom is None:
-            return self.top(self.interaction(pooled)).squeeze(1)
+            return self.top(self.pairs(self.interaction(pooled))).squeeze(1)
         bottom = self.bottom(dense)
-        products = self.interaction(torch.cat([bottom.unsqueeze(1), pooled], dim=1))
+        products = self.pairs(self.interaction(torch.cat([bottom.unsqueeze(1), pooled], dim=1)))
         return self.top(torch.cat([bottom, products], dim=1)).squeeze(1)

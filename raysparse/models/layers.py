@@ -5,14 +5,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raysparse.models.groups import Groups, Link
+
 
 def mlp(num_inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """Fully connected layers with ReLU after each: `[B, num_inputs]` to `[B, widths[-1]]`."""
+    """Fully connected layers with ReLU after each: `[B, num_inputs]` to `[B, widths[-1]]`.
+
+    Every layer's neurons are groups; the modules repeat `nn.Linear`, `nn.ReLU`, `Groups`.
+    """
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [nn.Linear(num_inputs, width), nn.ReLU()]
+        layers += [nn.Linear(num_inputs, width), nn.ReLU(), Groups(width)]
         num_inputs = width
     return nn.Sequential(*layers)
+
+
+def mlp_links(name: str, num_layers: int, consumer: str | None, first_column: int = 0) -> dict[str, Link]:
+    """The links of an `mlp` that is called `name` in its head and read by `consumer`.
+
+    Without a consumer, the last layer's neurons are no groups: others depend on how many they are.
+    """
+    links: dict[str, Link] = {}
+    for layer in range(num_layers):
+        producer, place = f"{name}.{3 * layer}", f"{name}.{3 * layer + 2}"
+        if layer < num_layers - 1:
+            links[place] = Link(producer, f"{name}.{3 * layer + 3}")
+        elif consumer is not None:
+            links[place] = Link(producer, consumer, first_column)
+    return links
 
 
 class PairwiseDots(nn.Module):

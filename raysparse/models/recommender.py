@@ -24,7 +24,11 @@ class Recommender(nn.Module):
 
     def forward(self, dense: Tensor, ids: KeyedJaggedTensor) -> Tensor:
         """Return the logits `[B]`."""
-        return self.head(dense, stack_pooled(self.tables(ids), self.features))
+        return self.head(dense, self.look_up(ids))
+
+    def look_up(self, ids: KeyedJaggedTensor) -> Tensor:
+        """Return the pooled embeddings `[B, F, D]`."""
+        return stack_pooled(self.tables(ids), self.features)
 
 
 def embedding_tables(schema: Schema, embedding_dim: int) -> EmbeddingBagCollection:

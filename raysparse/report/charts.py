@@ -1,12 +1,13 @@
 """Which charts a run's page shows, and what each says."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysparse.report import number_text
+from raysparse.report.heat_map import HeatMap, days_per_column, draw_heat_map
 from raysparse.report.plots import (
     MOST_MARKED_DAYS,
     ROLLING_DAYS,
@@ -22,6 +23,8 @@ from raysparse.report.run import History
 Floats = NDArray[np.float64]
 
 _WIDE, _HALF = (11.0, 3.5), (5.4, 2.7)
+# More lines than this are not told apart on half the width.
+_MOST_HALF_LINES = 2
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,12 @@ class Chart:
 
 def run_charts(history: History) -> list[Chart]:
     """Draw the charts of a run, in the order of the page; one that has nothing to show is left out."""
-    makers: tuple[Callable[[History], Chart | None], ...] = (_gap, _auc, _calibration, _macs, _speed)
-    halves = [chart for make in makers if (chart := make(history)) is not None]
+    makers: tuple[Callable[[History], Chart | None], ...] = (_gap, _auc, _calibration, _macs, _churn, _speed)
+    charts = [chart for make in makers if (chart := make(history)) is not None]
+    charts += [chart for arm in history.arms if (chart := _kept(history, arm)) is not None]
+    num_halves = sum(not chart.wide for chart in charts)
     # two halves a line: the last chart fills whatever is left of one
-    return [_normalized_entropy(history), *halves, _days(history, _HALF if len(halves) % 2 else _WIDE)]
+    return [_normalized_entropy(history), *charts, _days(history, _HALF if num_halves % 2 else _WIDE)]
 
 
 def relative_gap(values: Floats, reference: Floats) -> Floats:
@@ -76,11 +81,14 @@ def _gap(history: History) -> Chart | None:
         return None
     reference = history.series(first, "ne")
     lines = [
-        arm_line(arm, relative_gap(history.series(arm, "ne"), reference), position)
+        replace(
+            arm_line(arm, relative_gap(history.series(arm, "ne"), reference), position), marked=history.swapped(arm)
+        )
         for position, arm in enumerate(others, start=1)
     ]
     panel = Panel("NE gap (%)", lines, reference=0.0)
-    return _chart(history, f"NE gap to {first}, above 0 is worse", [panel], _HALF, f"as good as {first}")
+    size = _HALF if len(others) <= _MOST_HALF_LINES else _WIDE
+    return _chart(history, f"NE gap to {first}, above 0 is worse", [panel], size, f"as good as {first}")
 
 
 def _auc(history: History) -> Chart | None:
@@ -103,6 +111,37 @@ def _macs(history: History) -> Chart | None:
     return _chart(history, "Size of the model", [panel], _HALF)
 
 
+def _churn(history: History) -> Chart | None:
+    """Only where a mask took another one's place."""
+    lines = [
+        replace(arm_line(arm, 100 * history.series(arm, "churn"), position), symbol="●")
+        for position, arm in enumerate(history.arms)
+    ]
+    lines = [line for line in lines if np.isfinite(line.values).any()]
+    if not lines:
+        return None
+    panel = Panel("groups changed (%)", lines, from_zero=True, points=True)
+    chart = _chart(history, "Mask churn: share of all groups that a swap changed", [panel], _HALF)
+    note = "churn has a null above 0: two masks found on the same days differ, too"
+    return replace(chart, notes=[*chart.notes, note])
+
+
+def _kept(history: History, arm: str) -> Chart | None:
+    """Only for an arm whose history says how many groups there are."""
+    groups = history.dense_groups(arm)
+    if not groups:
+        return None
+    widths = {place: history.widths(arm, place) for place in groups}
+    shares = np.stack([widths[place] / size for place, size in groups.items()])
+    last = [f"{widths[place][np.isfinite(widths[place])][-1]:.0f} of {size}" for place, size in groups.items()]
+    title = f"Groups kept by {arm}"
+    svg = draw_heat_map(history.days, HeatMap(list(groups), shares, last), title, _HALF[0], history.warm_up)
+    notes = ["share of a place's groups in the dense model; at the right: groups kept on its last day"]
+    if (num_days := days_per_column(len(history.days))) > 1:
+        notes.append(f"a column is the mean of {num_days} days")
+    return Chart(title, svg, [], notes)
+
+
 def _speed(history: History) -> Chart | None:
     lines = _arm_lines(history, "samples_per_s")
     panel = Panel("samples/s", lines, from_zero=True, number_text=number_text.tick)
@@ -119,6 +158,8 @@ def _chart(
     history: History, title: str, panels: Sequence[Panel], size: tuple[float, float], reference: str = ""
 ) -> Chart:
     legend = [line for panel in panels for line in (*panel.lines, *panel.bounds)]
+    if any(line.marked is not None and line.marked.any() for line in legend):
+        legend.append(Line("mask swapped: first day under the new one", np.empty(0), symbol="◆"))
     notes: list[str] = []
     for panel in panels:
         if panel.reference is not None and shows_reference(panel):
@@ -127,6 +168,8 @@ def _chart(
             notes.append(f"{panel.reference:g} ({reference}) lies outside the axis")
         if count := outlying(panel):
             notes.append(f"{count} outlying {'value' if count == 1 else 'values'} at the edge as triangles")
-    if len(history.days) > MOST_MARKED_DAYS and any(panel.lines and not panel.steps for panel in panels):
+    if len(history.days) > MOST_MARKED_DAYS and any(
+        panel.lines and not panel.steps and not panel.points for panel in panels
+    ):
         notes.insert(0, f"bold: mean of the last {ROLLING_DAYS} days; pale: each day")
     return Chart(title, draw(history.days, panels, title, size, history.warm_up), legend, notes, size == _WIDE)

@@ -97,7 +97,11 @@ class Console:
             self._print(_progress_line(event, self._left))
 
     def day(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Print a finished day, a record per arm as in the history, under a header that returns now and then."""
+        """Print a finished day, a record per arm as in the history, under a header that returns now and then.
+
+        Arms in the shadow, which are trained but not served, are left out.
+        """
+        records = [record for record in records if not record.get("shadow")]
         arms = [record["arm"] for record in records]
         if arms != self._arms or self._days_under_header == ROWS_PER_HEADER:
             self._arms, self._days_under_header = arms, 0

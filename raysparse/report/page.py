@@ -132,33 +132,45 @@ def _tiles(run: Run) -> Iterator[Tile]:
 
 
 def _arm_grid(history: History) -> Grid:
-    """Means per arm, weighed like those of the summary."""
-    several = len(history.arms) > 1
-    titles = ["stream NE", "AUC", "log loss", "calibration", "MACs per row"]
+    """Means per arm, weighed like those of the summary; arms that are pruned bring columns of their own."""
+    several, pruned = len(history.arms) > 1, _has_masks(history)
+    titles = ["NE", "stream NE", "AUC", "log loss", "calibration", "MACs per row"]
     if several:
-        titles = [f"NE gap to {history.arms[0]}", *titles, "days scored"]
-    columns = [Column("arm", "text name"), Column("NE", "main"), *(Column(title) for title in titles)]
-    rows: list[Row] = []
-    for position, arm in enumerate(history.arms):
-        means = history.totals["arms"][arm]
-        cells = [
-            _swatch(arm, position),
-            fixed(means["ne"]),
-            fixed(means.get("stream_ne")),
-            fixed(means["auc"]),
-            fixed(means["log_loss"]),
-            fixed(means["calibration"], 3),
-            whole(_last(history.series(arm, "macs"))),
-        ]
-        if several:
-            gap = signed_percent(means["ne_gap_percent"]) if position else MISSING
-            cells = [*cells[:2], gap, *cells[2:], whole(means["days"])]
-        rows.append(Row(cells))
+        titles[1:1] = [f"NE gap to {history.arms[0]}", "gap, last half"]
+        titles += ["of dense MACs"]
+    titles += ["swaps", "mean churn"] if pruned else []
+    titles += ["days scored"] if several else []
+    columns = [Column("arm", "text name"), *(Column(title, "main" if title == "NE" else "") for title in titles)]
+    rows = [Row(_arm_cells(history, position)) for position in range(len(history.arms))]
     best = history.totals["arms"][history.arms[0]]["best_ne"]
     if best is not None:
         cells = ["best possible (the generating teacher)", fixed(best)]
         rows.append(Row(cells + [""] * (len(columns) - 2), "warm-up"))
     return Grid(columns, rows)
+
+
+def _arm_cells(history: History, position: int) -> list[str]:
+    arm = history.arms[position]
+    means = history.totals["arms"][arm]
+    several = len(history.arms) > 1
+    gaps = [means["ne_gap_percent"], means["ne_gap_percent_last_half"]] if position else [None, None]
+    return [
+        _swatch(arm, position),
+        fixed(means["ne"]),
+        *([signed_percent(gap) for gap in gaps] if several else []),
+        fixed(means.get("stream_ne")),
+        fixed(means["auc"]),
+        fixed(means["log_loss"]),
+        fixed(means["calibration"], 3),
+        whole(means["macs"]),
+        *([percent(means["macs_share"])] if several else []),
+        *([whole(means["num_swaps"]), percent(means["churn"])] if _has_masks(history) else []),
+        *([whole(means["days"])] if several else []),
+    ]
+
+
+def _has_masks(history: History) -> bool:
+    return any(means["num_swaps"] is not None for means in history.totals["arms"].values())
 
 
 def _arms_note(history: History) -> str:
@@ -168,7 +180,16 @@ def _arms_note(history: History) -> str:
         f"Means over {days}, each day weighed by its rows. Stream NE: all these days taken as one, against their "
         "common base rate. MACs: of the last day."
     )
-    return f"{note} NE gap: mean over the days that both arms have; above 0 is worse." if several else note
+    if several:
+        note += (
+            " NE gap: mean over the days that both arms have; last half: over those of them in the last half of the "
+            "stream. Above 0 is worse."
+        )
+    if _has_masks(history):
+        note += (
+            " Swaps: how often a mask took another one's place. Mean churn: share of all groups that a swap changed."
+        )
+    return note
 
 
 def _warm_up_note(history: History) -> str:

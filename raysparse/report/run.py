@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from raysparse.errors import DataError
 from raysparse.train.run_folder import HISTORY, JOB, PLAN, SUMMARY, RunFolder
-from raysparse.train.summary import summarize
+from raysparse.train.summary import arms_in_order, summarize
 
 SCORES = ("ne", "auc", "log_loss", "calibration")
 """What a warm-up day does not count for."""
-NUMBERS = (*SCORES, "base_rate", "best_ne", "macs", "samples_per_s", "score_samples_per_s", "train_seconds")
+NUMBERS = (*SCORES, "base_rate", "best_ne", "macs", "churn", "samples_per_s", "score_samples_per_s", "train_seconds")
 _REQUIRED = ("base_rate", "log_loss")
 
 Floats = NDArray[np.float64]
@@ -32,6 +32,12 @@ class DayRecord:
     numbers: Mapping[str, float | None]
     """Value of each of `NUMBERS`; None where the day gave none. Base rate and log loss are always there."""
     warm_up: bool
+    swapped: bool | None = None
+    """On the first day under a mask, whether it took another one's place; None on all other days."""
+    widths: Mapping[str, int] = field(default_factory=dict)
+    """Groups kept per place; empty where nothing was pruned."""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """Groups per place of the dense model; empty where nothing was pruned."""
 
     @property
     def scores(self) -> Mapping[str, float | None]:
@@ -40,11 +46,11 @@ class DayRecord:
 
 
 class History:
-    """All days of a run; days in the order of the stream, arms in the order they first appear."""
+    """All days of a run; days in the order of the stream, arms in the order they first appear, the dense one first."""
 
     def __init__(self, records: list[DayRecord]) -> None:
         self.days = sorted({record.day for record in records})
-        self.arms = list(dict.fromkeys(record.arm for record in records))
+        self.arms = arms_in_order(record.arm for record in records)
         arm_position = {arm: position for position, arm in enumerate(self.arms)}
         self.records = sorted(records, key=lambda record: (record.day, arm_position[record.arm]))
         self._day_position = {day: position for position, day in enumerate(self.days)}
@@ -53,7 +59,7 @@ class History:
         """Values of one of `NUMBERS` over the days, `[num_days]`; NaN where missing, and for scores of warm-up days."""
         values = np.full(len(self.days), np.nan)
         for record in self.records:
-            value = record.scores[name]
+            value = record.scores.get(name)
             if record.arm == arm and value is not None:
                 values[self._day_position[record.day]] = value
         return values
@@ -64,6 +70,30 @@ class History:
         for arm in self.arms[1:]:
             values = np.where(np.isnan(values), self.series(arm, name), values)
         return values
+
+    def swapped(self, arm: str) -> NDArray[np.bool_]:
+        """Whether a mask of the arm took another one's place on the day, `[num_days]`."""
+        swapped = np.zeros(len(self.days), dtype=np.bool_)
+        for record in self.records:
+            if record.arm == arm and record.swapped:
+                swapped[self._day_position[record.day]] = True
+        return swapped
+
+    def dense_groups(self, arm: str) -> dict[str, int]:
+        """Groups of the dense model per place that the arm is pruned in, places in order; empty if it is in none."""
+        groups: dict[str, int] = {}
+        for record in self.records:
+            if record.arm == arm:
+                groups |= {place: size for place, size in record.groups.items() if size and place in record.widths}
+        return groups
+
+    def widths(self, arm: str, place: str) -> Floats:
+        """Groups that the arm keeps in a place over the days, `[num_days]`; NaN where missing."""
+        widths = np.full(len(self.days), np.nan)
+        for record in self.records:
+            if record.arm == arm and place in record.widths:
+                widths[self._day_position[record.day]] = record.widths[place]
+        return widths
 
     @cached_property
     def rows(self) -> Floats:
@@ -91,6 +121,7 @@ class History:
                     "arm": record.arm,
                     "rows": record.rows,
                     "warm_up": record.warm_up,
+                    "swapped": record.swapped,
                     **record.numbers,
                     "train_seconds": record.numbers["train_seconds"] or 0.0,
                 }
@@ -173,20 +204,21 @@ def _read_history(folder: RunFolder) -> History:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        record = _parse_record(line, f"{path}, line {number}")
-        earlier = line_of.setdefault((record.day, record.arm), number)
+        tree = _parse_line(line, f"{path}, line {number}")
+        earlier = line_of.setdefault((tree["day"], tree["arm"]), number)
         if earlier != number:
             raise DataError(
-                f"{path}, line {number}: day {record.day!r}, arm {record.arm!r} stands in line {earlier} already; "
+                f"{path}, line {number}: day {tree['day']!r}, arm {tree['arm']!r} stands in line {earlier} already; "
                 "each day and arm stands in the history once: delete one of the two lines"
             )
-        records.append(record)
+        if tree.get("shadow") is not True:
+            records.append(_record(tree, f"{path}, line {number}"))
     if not records:
-        raise DataError(f"{path} is empty: a run writes a line there for each finished day and arm")
+        raise DataError(f"{path} is empty, or has arms in the shadow only: a run writes a line for each day and arm")
     return History(records)
 
 
-def _parse_record(line: str, origin: str) -> DayRecord:
+def _parse_line(line: str, origin: str) -> dict[str, Any]:
     try:
         tree = json.loads(line)
     except json.JSONDecodeError as error:
@@ -198,13 +230,29 @@ def _parse_record(line: str, origin: str) -> DayRecord:
     for key in ("day", "arm"):
         if not isinstance(tree.get(key), str):
             raise DataError(f"{origin}: {key}: found {json.dumps(tree.get(key))}; allowed: a text")
+    return tree
+
+
+def _record(tree: Mapping[str, Any], origin: str) -> DayRecord:
     if not _is_count(tree.get("rows")):
         raise DataError(f"{origin}: rows: found {json.dumps(tree.get('rows'))}; allowed: a whole number, 0 or more")
     numbers = {name: _number(tree, name, origin) for name in NUMBERS}
     for name in _REQUIRED:
         if numbers[name] is None:
             raise DataError(f"{origin}: {name}: found {json.dumps(tree.get(name))}; allowed: a number")
-    return DayRecord(tree["day"], tree["arm"], tree["rows"], numbers, tree.get("warm_up") is True)
+    swapped = tree.get("swapped")
+    if not isinstance(swapped, bool | None):
+        raise DataError(f"{origin}: swapped: found {json.dumps(swapped)}; allowed: true, false or null")
+    return DayRecord(
+        tree["day"],
+        tree["arm"],
+        tree["rows"],
+        numbers,
+        tree.get("warm_up") is True,
+        swapped,
+        _counts(tree, "widths", origin),
+        _counts(tree, "groups", origin),
+    )
 
 
 def _number(tree: Mapping[str, Any], name: str, origin: str) -> float | None:
@@ -214,6 +262,13 @@ def _number(tree: Mapping[str, Any], name: str, origin: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{origin}: {name}: found {json.dumps(value)}; allowed: a number or null")
     return float(value) if math.isfinite(value) else None
+
+
+def _counts(tree: Mapping[str, Any], name: str, origin: str) -> Mapping[str, int]:
+    counts = tree.get(name) or {}
+    if not isinstance(counts, dict) or not all(_is_count(count) for count in counts.values()):
+        raise DataError(f"{origin}: {name}: found {json.dumps(counts)}; allowed: a whole number for each place")
+    return counts
 
 
 def _is_count(value: Any) -> bool:

@@ -36,6 +36,7 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans
 .legend li { overflow-wrap: anywhere; min-width: 0; }
 .swatch { display: inline-block; width: 20px; height: 0; border-top: 3px solid; vertical-align: middle;
   margin-right: 6px; }
+.symbol { display: inline-block; width: 20px; text-align: center; margin-right: 6px; }
 .note { color: var(--muted); font-size: 12.5px; margin: 2px 0 0; }
 .note.above { margin: -6px 0 10px; }
 .scroll { overflow-x: auto; }
@@ -43,6 +44,8 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; width: 100%; }
 th, td { padding: 4px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 600; position: sticky; top: 0; background: var(--page); }
+.arms th { white-space: normal; vertical-align: bottom; }
+.arms td.name { min-width: 11em; }
 td.text, th.text { text-align: left; }
 td.name { white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
 tr.total td { font-weight: 600; }
@@ -106,7 +109,7 @@ PAGE = """<!doctype html>
 {% endfor %}
 </section>
 
-{{ grid(arms) }}
+<div class="arms">{{ grid(arms) }}</div>
 <p class="note">{{ arms_note }}</p>
 
 <h2>Day by day</h2>
@@ -119,7 +122,11 @@ PAGE = """<!doctype html>
 <h3>{{ chart.title }}</h3>
 <ul class="legend">
 {% for line in chart.legend %}
+{% if line.symbol %}
+<li><span class="symbol" style="color: {{ line.colour }}">{{ line.symbol }}</span>{{ line.label }}</li>
+{% else %}
 <li><span class="swatch" style="border-top: 3px {{ line.dash }} {{ line.colour }}"></span>{{ line.label }}</li>
+{% endif %}
 {% endfor %}
 </ul>
 {{ chart.svg }}

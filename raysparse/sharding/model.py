@@ -1,6 +1,6 @@
 """A recommender spread over ranks, with its optimizers: what one arm of a run trains with."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -11,25 +11,20 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingEnv,
 
 from raysparse.data.batch import Batch
 from raysparse.models import Recommender
-from raysparse.sharding.global_tensor import GlobalTensor, replicated
+from raysparse.sharding.global_tensor import GlobalTensor
+from raysparse.sharding.head import ReadShapes, TrainedHead
 from raysparse.sharding.optimizer import (
     DenseOptimizerConfig,
     SparseOptimizerConfig,
-    build_dense_optimizer,
 )
 from raysparse.sharding.plan import TableSharder
 from raysparse.sharding.tables import ReadTensors, ShardedTables
-
-ReadShapes = Callable[[str], dict[str, tuple[tuple[int, ...], torch.dtype]]]
-"""Shapes and types of the checkpoint's tensors whose names start so, by the rest of the name."""
 
 
 class ShardedModel:
     """A model whose tables lie where the plan says and whose head every rank copies. Every rank.
 
-    The head's gradients are averaged in one flat exchange after the backward pass: its order never changes,
-    which makes a resumed run add in the same order (DDP rebuilds its buckets after the first step), and a
-    head whose active parameters change from step to step needs nothing special.
+    What it has looked up and predicted for a batch is kept until the next one, for children that read it.
     """
 
     def __init__(
@@ -51,14 +46,13 @@ class ShardedModel:
         self.tables = ShardedTables(sharded, shapes, _column_bounds(table_plan, shapes), sparse)
         self.device = device
         self._sparse = sparse
-        self._dense = dense
         self._model = model
-        self._model.head = model.head.to(device)
+        self.trained_head = TrainedHead(model.head, dense, device)
         self._replace_tables(sharded)
-        self._head_parameters = dict(model.head.named_parameters())
-        self._optimizer = build_dense_optimizer(dense, list(self._head_parameters.values()))
-        self._world_size = dist.get_world_size()
         self._factor = 1.0
+        self._seen: Batch | None = None
+        self._pooled: Tensor | None = None
+        self._logits: Tensor | None = None
 
     def _replace_tables(self, sharded: ShardedEmbeddingBagCollection) -> None:
         # The sharded tables answer to the same call; TorchRec's types do not say so.
@@ -67,35 +61,39 @@ class ShardedModel:
     @property
     def head(self) -> nn.Module:
         """The dense part."""
-        return self._model.head
+        return self.trained_head.module
+
+    @property
+    def column_bounds(self) -> Mapping[str, tuple[int, ...]]:
+        """Where each table is cut into columns."""
+        return self.tables.column_bounds
+
+    def look_up(self, batch: Batch) -> Tensor:
+        """Return this rank's pooled embeddings `[B, F, D]`, looked up once per batch; all ranks together."""
+        pooled = self._pooled
+        if self._seen is not batch or pooled is None:
+            pooled = self._model.look_up(batch.ids)
+            self._seen, self._pooled, self._logits = batch, pooled, None
+        return pooled
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return this rank's logits `[B]`; all ranks together."""
-        return self._model(batch.dense, batch.ids)
+        """Return this rank's logits `[B]`, computed once per batch; all ranks together."""
+        pooled = self.look_up(batch)
+        logits = self._logits
+        if logits is None:
+            logits = self._logits = self.head(batch.dense, pooled)
+        return logits
 
     def step(self, loss: Tensor, num_steps: int) -> None:
         """Learn from this rank's loss; all ranks together. `num_steps` counts this step, from 1.
 
         The mean of the ranks' losses is what is descended on. Tables are updated within the backward pass.
         """
-        self._optimizer.zero_grad(set_to_none=True)
+        self.trained_head.zero_grad()
         loss.backward()
-        self._average_gradients()
-        if self._dense.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._head_parameters.values(), self._dense.clip_norm)
-        self._optimizer.step()
+        self._seen = self._pooled = self._logits = None
+        self.trained_head.step(self.tables.copied_weights())
         self.tables.step_unfused(self._sparse.learning_rate * self._factor, num_steps)
-
-    def _average_gradients(self) -> None:
-        if self._world_size == 1:
-            return
-        parameters = [*self._head_parameters.values(), *self.tables.copied_weights()]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self._world_size
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """Scale the learning rates of tables and head."""
@@ -103,8 +101,7 @@ class ShardedModel:
             return
         self._factor = factor
         self.tables.set_learning_rate(self._sparse.learning_rate * factor)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._dense.learning_rate * factor
+        self.trained_head.set_learning_rate_factor(factor)
 
     def copy_from(self, other: "ShardedModel") -> None:
         """Take the weights of a model under the same plan; no talking."""
@@ -115,24 +112,14 @@ class ShardedModel:
 
     def state(self) -> dict[str, GlobalTensor]:
         """Everything learned, by name: `tables/...`, `head/...`, `head_optimizer/...`."""
-        tensors = {f"tables/{name}": tensor for name, tensor in self.tables.state().items()}
-        for name, tensor in self.head.state_dict().items():
-            tensors[f"head/{name}"] = replicated(tensor)
-        for name, parameter in self._head_parameters.items():
-            for key, value in self._optimizer.state[parameter].items():
-                tensors[f"head_optimizer/{name}/{key}"] = replicated(value)
-        return tensors
+        tables = {f"tables/{name}": tensor for name, tensor in self.tables.state().items()}
+        return {**tables, **self.trained_head.state()}
 
     def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
         """Restore what `state` gave, from any plan and number of ranks; all ranks together."""
         self.tables.load(lambda wanted: read({f"tables/{name}": t for name, t in wanted.items()}), bounds)
         self.tables.set_num_steps(num_steps)
-        for name, parameter in self._head_parameters.items():
-            # torch creates an optimizer's state at its first step only; the checkpoint says what there is.
-            for key, (shape, dtype) in shapes(f"head_optimizer/{name}/").items():
-                on = parameter.device if shape else torch.device("cpu")
-                self._optimizer.state[parameter][key] = torch.empty(shape, dtype=dtype, device=on)
-        read({name: tensor for name, tensor in self.state().items() if not name.startswith("tables/")})
+        self.trained_head.load(read, shapes)
 
 
 def _column_bounds(plan: EmbeddingModuleShardingPlan, shapes: dict[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:

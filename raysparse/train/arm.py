@@ -1,16 +1,55 @@
 """An arm: one model of a comparison. All arms of a run read the same batches."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from raysparse.data.batch import Batch
+from raysparse.sharding.child import ChildModel
+from raysparse.sharding.global_tensor import GlobalTensor
+from raysparse.sharding.head import ReadShapes
 from raysparse.sharding.model import ShardedModel
+from raysparse.sharding.tables import ReadTensors
 
 TRAINED = "trained"
-"""Name of the arm that every run has."""
+"""Name of the arm that every run has: the dense model, and the parent of the others."""
+
+
+class ArmModel(Protocol):
+    """What the loop asks of a model; ShardedModel has tables of its own, ChildModel reads its parent's."""
+
+    @property
+    def column_bounds(self) -> Mapping[str, tuple[int, ...]]:
+        """Where each table of its own is cut into columns."""
+        ...
+
+    @property
+    def head(self) -> nn.Module:
+        """The dense part."""
+        ...
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return this rank's logits `[B]`; all ranks together."""
+        ...
+
+    def step(self, loss: Tensor, num_steps: int) -> None:
+        """Learn from this rank's loss; all ranks together. `num_steps` counts this step, from 1."""
+        ...
+
+    def set_learning_rate_factor(self, factor: float) -> None:
+        """Scale the learning rates."""
+        ...
+
+    def state(self) -> dict[str, GlobalTensor]:
+        """Everything learned, by name."""
+        ...
+
+    def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
+        """Restore what `state` gave."""
+        ...
 
 
 @dataclass
@@ -18,21 +57,33 @@ class Arm:
     """A model with its name; every rank holds its share."""
 
     name: str
-    model: ShardedModel
+    model: ArmModel
     trains: bool
     """Whether it learns from the days, or only predicts them."""
     macs: int
     """Multiply-adds of its head for one row."""
+    teacher: float = 0.0
+    """Share of a child's target that its parent's prediction takes; the label has the rest."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the history says about it beside its scores."""
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """Predict this rank's rows and return the sum of their losses."""
+        targets = batch.labels
+        if self.teacher:
+            assert isinstance(self.model, ChildModel)
+            targets = targets.lerp(self.model.parent.forward(batch).detach().sigmoid(), self.teacher)
         logits = self.model.forward(batch)
-        return binary_cross_entropy_with_logits(logits, batch.labels, batch.weights, reduction="sum")
+        return binary_cross_entropy_with_logits(logits, targets, batch.weights, reduction="sum")
 
 
 class ArmFactory(Protocol):
-    """Builds a further arm, sharded by the same plan."""
+    """Builds further arms."""
 
     def __call__(self, name: str, *, trains: bool) -> Arm:
-        """Return a new arm with fresh weights; all ranks together."""
+        """Return a new arm with tables of its own, fresh weights and the same plan; all ranks together."""
+        ...
+
+    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int) -> Arm:
+        """Return an arm of a head that reads the parent's tables."""
         ...

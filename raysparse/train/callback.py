@@ -50,5 +50,5 @@ class Callback:
         """What has to be saved, as JSON."""
         return {}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+    def load_state_dict(self, saved: dict[str, Any], state: TrainState) -> None:
+        """Restore what `state_dict` gave, and add the arms that it has made; their tensors are read afterwards."""

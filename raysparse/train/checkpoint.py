@@ -125,7 +125,7 @@ def save(folder: CheckpointFolder, state: TrainState, callbacks: Sequence[Callba
                 "train_seconds": state.train_seconds,
                 "day": state.day.day if state.position.day_index < len(state.days) else None,
                 "arms": [
-                    {"name": arm.name, "trains": arm.trains, "column_bounds": arm.model.tables.column_bounds}
+                    {"name": arm.name, "trains": arm.trains, "column_bounds": dict(arm.model.column_bounds)}
                     for arm in state.arms
                 ],
                 "callbacks": {
@@ -148,7 +148,12 @@ def restore(folder: CheckpointFolder, name: str, state: TrainState, callbacks: S
     state.position = position
     state.records = saved["records"]
     state.train_seconds = saved["train_seconds"]
+    # Callbacks first: they build the arms whose shape only they know.
+    for callback in callbacks:
+        if callback.state_key in saved["callbacks"]:
+            callback.load_state_dict(saved["callbacks"][callback.state_key], state)
     store = TensorStore(posixpath.join(folder.url, name))
+    order = {saved_arm["name"]: number for number, saved_arm in enumerate(saved["arms"])}
     for saved_arm in saved["arms"]:
         arm = state.arm(saved_arm["name"])
         if arm is None:
@@ -162,9 +167,7 @@ def restore(folder: CheckpointFolder, name: str, state: TrainState, callbacks: S
             bounds,
             position.num_steps,
         )
-    for callback in callbacks:
-        if callback.state_key in saved["callbacks"]:
-            callback.load_state_dict(saved["callbacks"][callback.state_key])
+    state.arms.sort(key=lambda arm: order[arm.name])
 
 
 def _check_day(

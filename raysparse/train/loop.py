@@ -44,11 +44,13 @@ def _score_day(state: TrainState, callbacks: Sequence[Callback], warm_up_days: i
     with torch.no_grad():
         for batch in state.stream.batches(state.day):
             batch = batch.to(state.device)
-            losses = {
+            state.row_weights = batch.weights
+            state.row_losses = {
                 arm.name: metrics[arm.name].update(arm.model.forward(batch), batch.labels, batch.weights)
                 for arm in state.arms
             }
             watch.check()
+            losses = {name: row_losses.sum() for name, row_losses in state.row_losses.items()}
             watch.send(losses, state.day.day, batch.index, save_requested=False)
             rows_done += batch.num_rows
             for callback in callbacks:
@@ -64,6 +66,7 @@ def _score_day(state: TrainState, callbacks: Sequence[Callback], warm_up_days: i
             "best_ne": state.day.best_ne,
             "warm_up": state.position.day_index < warm_up_days,
             "macs": arm.macs,
+            **arm.facts,
             "score_samples_per_s": state.day.rows / seconds,
         }
         for arm in state.arms

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raysparse.data.batch import Batch
 from raysparse.data.dataset import Day
@@ -36,6 +37,10 @@ class TrainState:
     position: Position = field(default_factory=Position)
     records: list[dict[str, Any]] = field(default_factory=list)
     """History lines of the current day, one per arm, from its scores on; empty until the day is scored."""
+    row_losses: dict[str, Tensor] = field(default_factory=dict)
+    """Losses `[B]` of the batch that has just been scored, per arm; 0 for padding."""
+    row_weights: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Weights `[B]` of the batch that has just been scored; 0 for padding."""
     train_seconds: float = 0.0
     """Time spent on training on the current day."""
     save_requested: bool = False

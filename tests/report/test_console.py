@@ -93,6 +93,15 @@ def test_the_header_returns_with_other_arms_and_after_many_days():
     assert "an arm with .." in lines[headers[2] - 1]
 
 
+def test_arms_in_the_shadow_have_no_column():
+    console, stream, _ = plain()
+    console.day([record("1", "sparse")])
+    console.day([record("2", "sparse"), record("2", "sparse.candidate", shadow=True)])
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["sparse", "day", "1", "2"]
+    assert lines[3].split()[4:] == ["0.9000", "0.7000", "50.0", "k"]
+
+
 def test_the_sharding_table_is_aligned_and_adds_up():
     console, stream, _ = plain()
     plan = [table("carrier"), table("tail_number", rows=4096, bytes=2**20, sharding="row_wise", ranks=[0, 1])]

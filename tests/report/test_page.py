@@ -78,9 +78,11 @@ def test_the_numbers_of_the_run_stand_on_the_page(tmp_path: Path):
     assert "2 workers with 1 thread each" in text
     assert "7 min 17 s" in page.texts
     assert "12.3 k" in page.texts
-    # NE, its gap to the first arm, stream NE, AUC, log loss, calibration, MACs, days
-    assert ["trained", "0.9000", "-", "0.8891", "0.6100", "0.5000", "1.010", "18,000", "1"] in page.rows
-    assert ["frozen", "0.9900", "+10.000 %", "0.8891", "0.5500", "0.5000", "1.010", "18,000", "1"] in page.rows
+    # NE, its gap to the first arm on all days and in the last half, stream NE, AUC, log loss, calibration, MACs, days
+    scores = ["0.8891", "0.6100", "0.5000", "1.010", "18,000", "100.00 %", "1"]
+    assert ["trained", "0.9000", "-", "-", *scores] in page.rows
+    scores = ["0.8891", "0.5500", "0.5000", "1.010", "18,000", "100.00 %", "1"]
+    assert ["frozen", "0.9900", "+10.000 %", "+10.000 %", *scores] in page.rows
     assert ["carrier", "1,024", "16", "0.1", "<0.1", "table_wise", "fused", "0"] in page.rows
     assert ["versions.torch", "2.13.0"] in page.rows
     day = ["2013-01-01", "frozen", "12,345", "25.00 %", "0.9900", "0.5500", "0.5000", "1.010", "18,000"]
@@ -182,3 +184,43 @@ def test_a_run_on_an_object_store_is_read_and_written_there():
     memory.pipe_file("/report-test/run/history.jsonl", line)
     assert write_report("memory://report-test/run/") == "memory://report-test/run/report.html"
     assert b"0.8656" in memory.cat_file("/report-test/run/report.html")
+
+
+def test_a_pruned_arm_has_its_size_its_swaps_and_its_churn_in_the_table(tmp_path: Path):
+    history = [record(f"{i}", "trained", ne=0.8) for i in range(5)]
+    kept = {"widths": {"top.0": 3}, "groups": {"top.0": 12}, "macs": 4500}
+    history += [
+        record("1", "adaptive", ne=0.88, swapped=False, **kept),
+        record("2", "adaptive", ne=0.84, **kept),
+        record("3", "adaptive", ne=0.808, swapped=True, churn=0.25, **kept),
+        record("4", "adaptive", ne=0.816, swapped=True, churn=0.125, **kept),
+        record("4", "adaptive.candidate", ne=0.123, shadow=True, **kept),
+    ]
+    page = page_of(write_run(tmp_path, history))
+    rows = Elements(page).rows
+    arm = next(row for row in rows if row[0] == "adaptive")
+    # gaps of 10, 5, 1 and 2 %; the last half of five days are the last three
+    assert arm[1:4] == ["0.8360", "+4.500 %", "+2.667 %"]
+    assert arm[-5:] == ["4,500", "25.00 %", "2", "18.75 %", "4"]
+    assert next(row for row in rows if row[0] == "trained")[-5:] == ["18,000", "100.00 %", "-", "-", "5"]
+    assert "candidate" not in page
+    assert "0.1230" not in page
+    assert '<span class="symbol" style="color: var(--ink)">◆</span>mask swapped' in page
+
+
+def test_without_pruned_arms_the_table_speaks_of_no_swaps(tmp_path: Path):
+    rows = Elements(page_of(write_run(tmp_path, year(("trained", "frozen"), 3)))).rows
+    assert rows[0][-3:] == ["MACs per row", "of dense MACs", "days scored"]
+
+
+@pytest.mark.parametrize("num_days", [1, 1000])
+def test_pruned_arms_fit_on_a_page_whatever_the_number_of_days(tmp_path: Path, num_days: int):
+    history = year(("trained",), num_days)
+    for i, dense in enumerate(year(("adaptive",), num_days)):
+        widths = {f"top.{k}": 1 + (i * 7 + k) % 20 for k in range(8)}
+        groups = dict.fromkeys(widths, 20)
+        history.append(dense | {"widths": widths, "groups": groups, "swapped": i > 0, "churn": 0.2 if i else None})
+    page = page_of(write_run(tmp_path, history))
+    assert "Groups kept by adaptive" in Elements(page).texts
+    assert ("a column is the mean of 4 days" in page) is (num_days == 1000)
+    assert len(page.encode()) < 3_000_000

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,11 @@ def history_of(*lines: dict[str, Any]) -> History:
                 str(line["day"]),
                 str(line["arm"]),
                 1000,
-                {name: line[name] for name in line if name not in ("day", "arm")},
+                {name: line[name] for name in line if name not in ("day", "arm", "swapped", "widths", "groups")},
                 False,
+                line.get("swapped"),
+                line.get("widths", {}),
+                line.get("groups", {}),
             )
             for line in lines
         ]
@@ -78,6 +82,58 @@ def test_a_value_far_from_all_others_does_not_stretch_the_axis():
     labels = [float(text) for text in re.findall(r">(0\.\d+|\d+\.\d*)<", svg)]
     assert labels
     assert max(labels) < 0.9
+
+
+def test_an_arm_that_drifts_away_is_not_outlying():
+    steady, away = 0.1 * np.sin(np.arange(40.0)), np.linspace(0.0, 9.0, 40)
+    lines = [Line(str(i), steady) for i in range(5)] + [Line("static", away)]
+    assert outlying(Panel("gap", lines)) == 0
+
+
+def test_a_swap_is_marked_on_its_line_and_in_the_legend():
+    days = [f"{i:02d}" for i in range(6)]
+    dense = [record(day, "trained", ne=0.8) for day in days]
+    arms = [record(day, "sparse", ne=0.82, swapped=day == "03" or None) for day in days[2:]]
+    arms += [record(day, "late", ne=0.84, swapped=False if day == "04" else None) for day in days[4:]]
+    chart = {chart.title: chart for chart in run_charts(history_of(*dense, *arms))}[
+        "NE gap to trained, above 0 is worse"
+    ]
+    sparse, late, mark, *_ = chart.legend
+    np.testing.assert_allclose(sparse.values, [np.nan, np.nan, 2.5, 2.5, 2.5, 2.5])
+    np.testing.assert_array_equal(sparse.marked, [False, False, False, True, False, False])
+    assert late.marked is not None
+    assert not late.marked.any()
+    assert (mark.symbol, mark.label) == ("◆", "mask swapped: first day under the new one")
+
+
+@pytest.mark.parametrize("num_days", [5, 100])
+def test_a_mark_adds_one_diamond_to_the_drawing(num_days: int):
+    values, marked = np.linspace(0.0, 1.0, num_days), np.zeros(num_days, bool)
+    marked[2] = True
+    days = [f"{i:03d}" for i in range(num_days)]
+
+    def num_markers(line: Line) -> int:
+        return draw(days, [Panel("gap", [line])], "t", (5, 2), np.zeros(num_days, bool)).count("<use ")
+
+    line = arm_line("a", values, 0)
+    assert num_markers(replace(line, marked=marked)) == num_markers(line) + 1
+    assert num_markers(replace(line, marked=~marked & False)) == num_markers(line)
+
+
+def test_churn_is_shown_in_percent_where_a_mask_was_swapped():
+    dense = [record(day, "trained") for day in ("1", "2", "3")]
+    arms = [record("2", "static", swapped=False), record("3", "static")]
+    arms += [record("2", "sparse", swapped=False), record("3", "sparse", swapped=True, churn=0.125)]
+    chart = next(chart for chart in run_charts(history_of(*dense, *arms)) if "churn" in chart.title)
+    assert [line.label for line in chart.legend] == ["sparse"]
+    np.testing.assert_array_equal(chart.legend[0].values, [np.nan, np.nan, 12.5])
+    assert any("null above 0" in note for note in chart.notes)
+
+
+def test_many_arms_have_their_gap_over_the_whole_width():
+    arms = ["trained", "static", "adaptive", "small_dense"]
+    assert [chart.wide for chart in run_charts(history_of(*(record("1", arm) for arm in arms)))][1]
+    assert not [chart.wide for chart in run_charts(history_of(*(record("1", arm) for arm in arms[:3])))][1]
 
 
 def test_drawings_hold_text_and_take_the_colours_of_the_page():

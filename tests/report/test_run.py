@@ -42,6 +42,34 @@ def test_means_are_weighed_by_rows_like_the_summary(tmp_path: Path):
     assert totals["samples_per_s"] == pytest.approx(4000 / 0.04)
 
 
+def test_arms_in_the_shadow_are_left_out(tmp_path: Path):
+    lines = [record("1", "sparse.candidate", shadow=True, ne=0.1), record("1", "sparse"), record("1", "trained")]
+    write_run(tmp_path, lines)
+    history = read(tmp_path).history
+    assert history.arms == ["trained", "sparse"]
+    assert list(history.totals["arms"]) == ["trained", "sparse"]
+    assert [line.arm for line in history.records] == ["trained", "sparse"]
+
+
+def test_what_a_pruned_arm_keeps_is_read_by_place_and_day(tmp_path: Path):
+    groups = {"top.0": 8, "pairs": 10}
+    lines = [
+        record("1", "trained"),
+        record("2", "trained"),
+        record("3", "trained"),
+        record("2", "sparse", widths={"top.0": 4, "pairs": 0}, groups=groups, swapped=False),
+        record("3", "sparse", widths={"top.0": 2, "pairs": 5}, groups=groups, swapped=True, churn=0.5),
+    ]
+    write_run(tmp_path, lines)
+    history = read(tmp_path).history
+    assert list(history.dense_groups("sparse").items()) == [("top.0", 8), ("pairs", 10)]
+    assert history.dense_groups("trained") == {}
+    np.testing.assert_array_equal(history.widths("sparse", "top.0"), [np.nan, 4, 2])
+    np.testing.assert_array_equal(history.widths("sparse", "pairs"), [np.nan, 0, 5])
+    np.testing.assert_array_equal(history.swapped("sparse"), [False, False, True])
+    np.testing.assert_array_equal(history.series("sparse", "churn"), [np.nan, np.nan, 0.5])
+
+
 def test_a_missing_history_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"history\.jsonl is missing"):
         read(tmp_path)
@@ -63,6 +91,14 @@ def test_an_empty_history_is_named(tmp_path: Path):
         ('{"day": "2", "arm": "a", "rows": 1.5}', r"rows: found 1\.5"),
         ('{"day": "2", "arm": "a", "rows": 1, "ne": "low"}', r'ne: found "low"; allowed: a number or null'),
         ('{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1}', r"log_loss: found null; allowed: a number"),
+        (
+            '{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1, "log_loss": 1, "widths": {"top.0": -1}}',
+            r'widths: found {"top\.0": -1}; allowed: a whole number for each place',
+        ),
+        (
+            '{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1, "log_loss": 1, "swapped": 1}',
+            "swapped: found 1; allowed: true, false or null",
+        ),
         ('{"day": "2", "arm": "a", "rows": 1, "base_rate": NaN, "log_loss": 1}', r"base_rate: found NaN"),
     ],
 )

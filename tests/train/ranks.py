@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from raysparse.callbacks import CheckpointConfig, Checkpointing, FrozenArm, History
+from raysparse.callbacks import CheckpointConfig, Checkpointing, History, build_callback
+from raysparse.config import Tree
 from raysparse.data.dataset import Dataset
 from raysparse.data.stream import DayStream
 from raysparse.job import TrainJob, check_job
@@ -76,7 +77,7 @@ def run_job(job: TrainJob, extra: Sequence[Callback] = (), stop: bool = False) -
     )
     folder = RunFolder(job.run_folder)
     checkpoints = CheckpointFolder(folder)
-    callbacks: list[Callback] = [*(FrozenArm(config) for config in job.callbacks), History(folder)]
+    callbacks: list[Callback] = [*(build_callback(config, job.seed) for config in job.callbacks), History(folder)]
     config = CheckpointConfig(every_minutes=1000.0, keep=2)
     callbacks = [*callbacks, Checkpointing(checkpoints, config, callbacks, lambda url, state: None), *extra]
     name = checkpoints.latest(lambda text: None)
@@ -89,12 +90,12 @@ def run_job(job: TrainJob, extra: Sequence[Callback] = (), stop: bool = False) -
     return state
 
 
-def run_whole(data: str, run_folder: str) -> None:
-    run_job(job_of(data, run_folder))
+def run_whole(data: str, run_folder: str, changes: Tree | None = None) -> None:
+    run_job(job_of(data, run_folder, **(changes or {})))
 
 
-def run_until(data: str, run_folder: str, save_at: int, stop_at: int) -> None:
-    run_job(job_of(data, run_folder), [SaveAt(save_at), StopAfter(stop_at)], stop=True)
+def run_until(data: str, run_folder: str, save_at: int, stop_at: int, changes: Tree | None = None) -> None:
+    run_job(job_of(data, run_folder, **(changes or {})), [SaveAt(save_at), StopAfter(stop_at)], stop=True)
 
 
 def history(run_folder: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,145 @@
+"""Making children of the trained arm: forked from it, masked or small, their optimizer's state with them."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysparse.config import Config
+from raysparse.models.groups import groups_of
+from raysparse.sharding.child import ChildModel
+from raysparse.sharding.model import ShardedModel
+from raysparse.sparsity.compaction import compact, compact_tensor, kept_indices
+from raysparse.sparsity.compensation import Training
+from raysparse.sparsity.greedy import mask_open
+from raysparse.sparsity.layout import Layout, Masks, layout_of, widths_of
+from raysparse.train.arm import TRAINED, Arm
+from raysparse.train.state import TrainState
+
+
+class FloorConfig(Config):
+    """What every layer keeps at least."""
+
+    groups: int = Field(default=8, ge=1)
+    """Groups of a layer (neurons, pairs, fields), or all of them where it has fewer."""
+    share: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Share of a layer's groups; the larger of both holds."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The dense model that children are forked from."""
+
+    model: ShardedModel
+    layout: Layout
+
+
+def parent_of(state: TrainState, floor: FloorConfig) -> Parent:
+    """The trained arm with the layout of its head. Every rank."""
+    arm = state.arm(TRAINED)
+    assert arm is not None
+    assert isinstance(arm.model, ShardedModel)
+    return Parent(arm.model, layout_of(arm.model.head, arm.macs, floor.groups, floor.share))
+
+
+def fork_masked(state: TrainState, parent: Parent, name: str, *, inherit_optimizer: bool) -> Arm:
+    """A full-size child with the parent's weights and all its groups kept; not yet an arm of the run. Every rank."""
+    head = copy.deepcopy(parent.model.head)
+    mask_open(head, parent.layout)
+    arm = state.make_arm.child(name, parent.model, head, parent.layout.dense_macs)
+    if inherit_optimizer:
+        moments = parent.model.trained_head.moments()
+        child_of(arm).trained_head.set_moments(_copied(moments))
+    return arm
+
+
+def blank_child(state: TrainState, parent: Parent, name: str, kept: Masks | None) -> Arm:
+    """A child of the right shape whose weights are still to be restored: masked full-size, or small. Every rank."""
+    if kept is None:
+        return fork_masked(state, parent, name, inherit_optimizer=False)
+    small = compact(parent.model.head, kept)
+    return state.make_arm.child(name, parent.model, small, parent.layout.macs(widths_of(kept)))
+
+
+def compact_child(state: TrainState, parent: Parent, arm: Arm, masks: Masks) -> Arm:
+    """A child without its pruned groups, its optimizer's state compacted with it; not yet an arm of the run."""
+    old = child_of(arm)
+    kept = kept_indices(old.head, masks)
+    moments = {
+        name: {
+            key: compact_tensor(value, kept[name]) if value.dim() and name in kept else value.clone()
+            for key, value in of_parameter.items()
+        }
+        for name, of_parameter in old.trained_head.moments().items()
+    }
+    small = compact(old.head, masks)
+    new = state.make_arm.child(arm.name, parent.model, small, parent.layout.macs(widths_of(masks)))
+    child_of(new).trained_head.set_moments(moments)
+    new.teacher = arm.teacher
+    return new
+
+
+def training_of(state: TrainState, arm: Arm) -> Training:
+    """A child as its pruner sees it. Every rank."""
+
+    def weights() -> Tensor:
+        assert state.batch is not None
+        return state.batch.weights
+
+    def add_up(tensor: Tensor) -> None:
+        if dist.get_world_size() > 1:
+            dist.all_reduce(tensor)
+
+    return Training(child_of(arm).head, weights, add_up)
+
+
+def reset_weights(head: nn.Module, seed: int) -> None:
+    """Draw all weights of a head's fully connected layers anew."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in head.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+
+
+def child_of(arm: Arm) -> ChildModel:
+    """The child that an arm is."""
+    return cast(ChildModel, arm.model)
+
+
+def dump_masks(masks: Masks) -> dict[str, list[int]]:
+    """Masks as JSON: the indices of the groups that are kept."""
+    return {place: mask.nonzero().squeeze(1).tolist() for place, mask in masks.items()}
+
+
+def parse_masks(saved: dict[str, Any], layout: Layout) -> Masks:
+    """Masks from what `dump_masks` gave."""
+    masks: Masks = {}
+    for place, size in layout.sizes.items():
+        masks[place] = torch.zeros(size, dtype=torch.bool)
+        masks[place][torch.tensor(saved[place], dtype=torch.long)] = True
+    return masks
+
+
+def facts_of(layout: Layout, masks: Masks) -> dict[str, Any]:
+    """What the history says of a pruned arm: groups kept per place, and how many there are in the dense head."""
+    return {"widths": widths_of(masks), "groups": dict(layout.sizes)}
+
+
+def churn_between(first: Masks, second: Masks) -> float:
+    """Share of all groups that one of two masks keeps and the other does not."""
+    changed = sum(int((first[place] != second[place]).sum()) for place in first)
+    return changed / sum(len(mask) for mask in first.values())
+
+
+def is_masked(arm: Arm) -> bool:
+    """Whether an arm is a child in its masked, full-size state."""
+    return all(place.mask is not None for place in groups_of(child_of(arm).head).values())
+
+
+def _copied(moments: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    return {name: {key: value.clone() for key, value in found.items()} for name, found in moments.items()}

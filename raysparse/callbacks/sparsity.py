@@ -1,0 +1,326 @@
+"""Adaptive dense-to-sparse pruning: small children of the trained arm, renewed as the data drifts.
+
+The trained arm is the dense parent; it goes on learning and is never pruned. A child is forked from it after a day's
+scoring, pruned while both see the same batches, made really smaller, and served under the callback's name
+(Ye et al. 2020, arXiv 2010.08655, describe the loop; the pruner and the rules are of raysparse's own design).
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.distributed as dist
+from pydantic import Field, model_validator
+
+from raysparse.callbacks.children import (
+    FloorConfig,
+    Parent,
+    blank_child,
+    child_of,
+    churn_between,
+    compact_child,
+    dump_masks,
+    facts_of,
+    fork_masked,
+    parent_of,
+    parse_masks,
+    reset_weights,
+    training_of,
+)
+from raysparse.config import Config
+from raysparse.sparsity.build import PrunerConfig, build_pruner
+from raysparse.sparsity.greedy import GreedyConfig
+from raysparse.sparsity.layout import Masks, widths_of
+from raysparse.sparsity.pruner import Pruner, read_masks
+from raysparse.sparsity.regrowth import Regrowth, RegrowthConfig
+from raysparse.train.arm import Arm
+from raysparse.train.callback import Callback
+from raysparse.train.state import TrainState
+
+
+class NeverConfig(Config):
+    """Prune once and keep the mask: the static arm of a comparison."""
+
+    kind: Literal["never"] = "never"
+
+
+class EveryConfig(Config):
+    """Renew the served child on a fixed period."""
+
+    kind: Literal["every"] = "every"
+    days: int = Field(ge=1)
+    """Life of a child; at least `window_days`."""
+
+
+class EvidenceConfig(Config):
+    """Renew it when a candidate that is trained in its shadow predicts a day better."""
+
+    kind: Literal["evidence"] = "evidence"
+    standard_errors: float = Field(default=1.0, ge=0.0)
+    """How far the candidate's loss on a day must be below the served child's, in standard errors of the paired rows."""
+    max_age_days: int = Field(default=10, ge=1)
+    """Days after which a candidate that was never better is dropped and another one forked."""
+
+
+RefreshConfig = Annotated[NeverConfig | EveryConfig | EvidenceConfig | RegrowthConfig, Field(discriminator="kind")]
+
+
+class SparsityConfig(Config):
+    """Small children of the trained arm, forked, pruned and swapped in as the data drifts."""
+
+    kind: Literal["sparsity"] = "sparsity"
+    name: str = Field(default="sparse", pattern=r"^[a-z0-9_]+$")
+    """Name of the served arm in the history."""
+    budget: float = Field(gt=0.0, lt=1.0)
+    """Share of the dense head's multiply-adds that a child may take."""
+    first_day: int = Field(default=15, ge=0)
+    """Days that the parent has learned from before the first child is forked; let its NE become flat first."""
+    window_days: int = Field(default=1, ge=1)
+    """Days over which a child is pruned; in the last third its mask stands and its weights recover."""
+    refresh: RefreshConfig = EvidenceConfig()
+    """When the served child is renewed."""
+    pruner: PrunerConfig = GreedyConfig()
+    """What chooses the groups."""
+    floor: FloorConfig = FloorConfig()
+    """What every layer keeps."""
+    teacher: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of a child's target that the parent's prediction takes; the label has the rest."""
+    inherit_optimizer: bool = True
+    """Whether a child takes over the parent's optimizer state with its weights."""
+    weights: Literal["inherited", "fresh"] = "inherited"
+    """Whether a pruned child keeps its weights, or only its mask: whether structure or inheritance counts."""
+
+    @model_validator(mode="after")
+    def _period_holds_window(self) -> "SparsityConfig":
+        if isinstance(self.refresh, EveryConfig) and self.refresh.days < self.window_days:
+            raise ValueError(
+                f"a refresh.days of at least window_days, {self.window_days}, since one child is pruned at a time; "
+                f"found {self.refresh.days}"
+            )
+        return self
+
+
+@dataclass
+class _Candidate:
+    """A child that is being pruned, or trained in the shadow of the served one."""
+
+    arm: Arm
+    forked: int
+    """Day of the run on which it was forked."""
+    total_steps: int
+    steps: int = 0
+    pruner: Pruner | None = None
+    """Chooses its groups; None once its masks stand."""
+    masks: Masks | None = None
+    """What it keeps; None while that is being chosen."""
+
+
+class Sparsity(Callback):
+    """Keeps one child served and, where it is due, a candidate for its place. Every rank, all the same."""
+
+    def __init__(self, config: SparsityConfig, seed: int) -> None:
+        self.state_key = f"sparsity/{config.name}"
+        self._config = config
+        self._seed = seed
+        self._served: Arm | None = None
+        self._masks: Masks | None = None
+        self._pruned_on = 0
+        self._candidate: _Candidate | None = None
+        self._regrowth: Regrowth | None = None
+        # Of today's rows: their number, and the sums of the paired differences of loss and of their squares.
+        self._paired = torch.zeros(3, dtype=torch.float64)
+
+    @property
+    def _candidate_name(self) -> str:
+        return f"{self._config.name}.candidate"
+
+    def day_start(self, state: TrainState) -> None:
+        """Say of the served child how old its mask is."""
+        self._paired.zero_()
+        if self._served is not None:
+            self._served.facts["mask_age_days"] = state.position.day_index - self._pruned_on - 1
+
+    def score_batch_end(self, state: TrainState, rows_done: int) -> None:
+        """Compare candidate and served child row by row."""
+        candidate = self._candidate
+        if candidate is None or candidate.masks is None or self._served is None:
+            return
+        difference = state.row_losses[candidate.arm.name] - state.row_losses[self._served.name]
+        rows = torch.count_nonzero(state.row_weights).double()
+        self._paired += torch.stack([rows, difference.sum(), difference.square().sum()]).cpu()
+
+    def scored(self, state: TrainState) -> None:
+        """Swap on the day's evidence, and fork where a child is due."""
+        if self._served is not None:
+            self._served.facts.pop("swapped", None)
+            self._served.facts.pop("churn", None)
+        candidate = self._candidate
+        if candidate is not None and candidate.masks is not None:
+            self._judge(state, candidate)
+        if self._candidate is None and self._is_due(state):
+            self._fork(state)
+
+    def _judge(self, state: TrainState, candidate: _Candidate) -> None:
+        refresh = self._config.refresh
+        assert isinstance(refresh, EvidenceConfig)
+        if dist.get_world_size() > 1:
+            on_device = self._paired.to(state.device)
+            dist.all_reduce(on_device)
+            self._paired = on_device.cpu()
+        rows, total, squares = self._paired.tolist()
+        mean = total / rows
+        standard_error = max(squares / rows - mean**2, 0.0) ** 0.5 / rows**0.5
+        if mean < -refresh.standard_errors * standard_error:
+            self._serve(state, candidate)
+        elif state.position.day_index - candidate.forked > refresh.max_age_days:
+            state.arms.remove(candidate.arm)
+            self._candidate = None
+
+    def _is_due(self, state: TrainState) -> bool:
+        config = self._config
+        since = state.position.day_index - config.first_day
+        # A child whose window ends with the run would never be served.
+        if since < 0 or state.position.day_index + config.window_days >= len(state.days):
+            return False
+        match config.refresh:
+            case EveryConfig(days=days):
+                return since % days == 0
+            case EvidenceConfig():
+                return True
+            case _:
+                return self._served is None
+
+    def _fork(self, state: TrainState) -> None:
+        config = self._config
+        parent = parent_of(state, config.floor)
+        arm = fork_masked(state, parent, self._candidate_name, inherit_optimizer=config.inherit_optimizer)
+        today = state.position.day_index
+        window = state.days[today : today + config.window_days]
+        candidate = _Candidate(arm, today, sum(state.stream.num_batches(day) for day in window))
+        self._adopt(state, candidate, parent)
+
+    def _adopt(self, state: TrainState, candidate: _Candidate, parent: Parent) -> None:
+        """Make a candidate an arm of the run."""
+        config = self._config
+        candidate.arm.teacher = config.teacher
+        candidate.arm.facts = {"shadow": True}
+        if candidate.masks is None:
+            candidate.pruner = build_pruner(
+                config.pruner,
+                parent.layout,
+                config.budget,
+                candidate.total_steps,
+                self._seed + candidate.forked,
+                training_of(state, candidate.arm),
+            )
+            child_of(candidate.arm).extras = candidate.pruner.tensors()
+        self._candidate = candidate
+        state.arms.append(candidate.arm)
+
+    def step_end(self, state: TrainState) -> None:
+        """Prune the candidate; regrow the served child where it lives on in place."""
+        if self._regrowth is not None and self._served is not None:
+            self._regrow(self._regrowth, self._served)
+        candidate = self._candidate
+        if candidate is None or candidate.pruner is None:
+            return
+        candidate.steps += 1
+        candidate.pruner.step(child_of(candidate.arm).head, candidate.steps / candidate.total_steps)
+
+    def _regrow(self, regrowth: Regrowth, served: Arm) -> None:
+        child = child_of(served)
+        grown = regrowth.step(child.head)
+        if grown is not None:
+            regrowth.reset_moments(child.head, grown, child.trained_head.moments())
+            self._masks = read_masks(child.head)
+            served.facts["widths"] = widths_of(self._masks)
+            served.macs = regrowth.layout.macs(served.facts["widths"])
+
+    def day_end(self, state: TrainState) -> None:
+        """End a window: the candidate becomes small, and is served unless evidence has to come first."""
+        candidate = self._candidate
+        if candidate is None or candidate.pruner is None or candidate.steps < candidate.total_steps:
+            return
+        parent = parent_of(state, self._config.floor)
+        candidate.masks = read_masks(child_of(candidate.arm).head)
+        candidate.pruner = None
+        state.arms.remove(candidate.arm)
+        if isinstance(self._config.refresh, RegrowthConfig):
+            child_of(candidate.arm).extras = {}
+            candidate.arm.macs = parent.layout.macs(widths_of(candidate.masks))
+        else:
+            candidate.arm = compact_child(state, parent, candidate.arm, candidate.masks)
+            if self._config.weights == "fresh":
+                reset_weights(child_of(candidate.arm).head, self._seed + candidate.forked)
+                child_of(candidate.arm).trained_head.set_moments({})
+        candidate.arm.facts = {"shadow": True, **facts_of(parent.layout, candidate.masks)}
+        state.arms.append(candidate.arm)
+        if self._served is None or not isinstance(self._config.refresh, EvidenceConfig):
+            # The day is over, the position stands at the next one.
+            self._serve(state, candidate, pruned_on=state.position.day_index - 1)
+
+    def _serve(self, state: TrainState, candidate: _Candidate, pruned_on: int | None = None) -> None:
+        """Put a candidate in the served child's place."""
+        assert candidate.masks is not None
+        arm = candidate.arm
+        facts = {key: value for key, value in arm.facts.items() if key != "shadow"}
+        facts["swapped"] = self._served is not None
+        if self._masks is not None:
+            facts["churn"] = churn_between(self._masks, candidate.masks)
+        if self._served is not None:
+            state.arms.remove(self._served)
+        arm.name, arm.facts = self._config.name, facts
+        self._served, self._masks, self._candidate = arm, candidate.masks, None
+        self._pruned_on = candidate.forked + self._config.window_days - 1 if pruned_on is None else pruned_on
+        self._start_regrowth(state)
+
+    def _start_regrowth(self, state: TrainState) -> None:
+        refresh = self._config.refresh
+        if isinstance(refresh, RegrowthConfig) and self._served is not None:
+            layout = parent_of(state, self._config.floor).layout
+            self._regrowth = Regrowth(refresh, layout, layout.budget_macs(self._config.budget), self._seed)
+            child_of(self._served).extras = self._regrowth.tensors()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which arms there are, what they keep, and how far the window is."""
+        candidate = self._candidate
+        return {
+            "served": None
+            if self._served is None or self._masks is None
+            else {"kept": dump_masks(self._masks), "pruned_on": self._pruned_on, "facts": self._served.facts},
+            "candidate": None
+            if candidate is None
+            else {
+                "kept": None if candidate.masks is None else dump_masks(candidate.masks),
+                "forked": candidate.forked,
+                "total_steps": candidate.total_steps,
+                "steps": candidate.steps,
+            },
+        }
+
+    def load_state_dict(self, saved: dict[str, Any], state: TrainState) -> None:
+        """Build the arms again; their tensors, the pruner's among them, are read afterwards."""
+        parent = parent_of(state, self._config.floor)
+        if saved["served"] is not None:
+            self._restore_served(saved["served"], state, parent)
+        if saved["candidate"] is not None:
+            self._restore_candidate(saved["candidate"], state, parent)
+
+    def _restore_served(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
+        self._masks = parse_masks(saved["kept"], parent.layout)
+        in_place = isinstance(self._config.refresh, RegrowthConfig)
+        self._served = blank_child(state, parent, self._config.name, None if in_place else self._masks)
+        self._served.macs = parent.layout.macs(widths_of(self._masks))
+        self._served.teacher = self._config.teacher
+        self._served.facts = saved["facts"]
+        self._pruned_on = saved["pruned_on"]
+        state.arms.append(self._served)
+        self._start_regrowth(state)
+
+    def _restore_candidate(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
+        masks = None if saved["kept"] is None else parse_masks(saved["kept"], parent.layout)
+        arm = blank_child(state, parent, self._candidate_name, masks)
+        candidate = _Candidate(arm, saved["forked"], saved["total_steps"], saved["steps"], masks=masks)
+        self._adopt(state, candidate, parent)
+        if masks is not None:
+            arm.facts |= facts_of(parent.layout, masks)

@@ -1,0 +1,86 @@
+"""A head that every rank copies, with its optimizer and the exchange of its gradients."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from raysparse.sharding.global_tensor import GlobalTensor, replicated
+from raysparse.sharding.optimizer import DenseOptimizerConfig, build_dense_optimizer
+from raysparse.sharding.tables import ReadTensors
+
+ReadShapes = Callable[[str], dict[str, tuple[tuple[int, ...], torch.dtype]]]
+"""Shapes and types of the checkpoint's tensors whose names start so, by the rest of the name."""
+
+
+class TrainedHead:
+    """A head and what it learns with. Every rank.
+
+    Its gradients are averaged in one flat exchange after the backward pass: its order never changes, which makes
+    a resumed run add in the same order (DDP rebuilds its buckets after the first step), and a head whose active
+    parameters change from step to step needs nothing special. Masks have gradients, but are not learned.
+    """
+
+    def __init__(self, head: nn.Module, config: DenseOptimizerConfig, device: torch.device) -> None:
+        self.module = head.to(device)
+        self._config = config
+        masks = {name for name, _ in head.named_parameters() if name.endswith("mask")}
+        self._masks = [parameter for name, parameter in head.named_parameters() if name in masks]
+        self._parameters = {name: parameter for name, parameter in head.named_parameters() if name not in masks}
+        self.optimizer = build_dense_optimizer(config, list(self._parameters.values()))
+        self._world_size = dist.get_world_size()
+
+    def zero_grad(self) -> None:
+        """Forget the last step's gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for mask in self._masks:
+            mask.grad = None
+
+    def step(self, others: Iterable[Tensor] = ()) -> None:
+        """Average the gradients, with those of `others`, over the ranks and learn; all ranks together."""
+        self._average([*self._parameters.values(), *self._masks, *others])
+        if self._config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip_norm)
+        self.optimizer.step()
+
+    def _average(self, parameters: Sequence[Tensor]) -> None:
+        if self._world_size == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self._world_size
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def set_learning_rate_factor(self, factor: float) -> None:
+        """Scale the learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._config.learning_rate * factor
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """The optimizer's state, live, by parameter and name; empty before the first step."""
+        return {name: self.optimizer.state[parameter] for name, parameter in self._parameters.items()}
+
+    def set_moments(self, moments: dict[str, dict[str, Tensor]]) -> None:
+        """Take over an optimizer's state; the tensors are used as they are."""
+        for name, parameter in self._parameters.items():
+            self.optimizer.state[parameter] = dict(moments.get(name, {}))
+
+    def state(self) -> dict[str, GlobalTensor]:
+        """Everything learned, by name: `head/...`, `head_optimizer/...`."""
+        tensors = {f"head/{name}": replicated(tensor) for name, tensor in self.module.state_dict().items()}
+        for name, moments in self.moments().items():
+            for key, value in moments.items():
+                tensors[f"head_optimizer/{name}/{key}"] = replicated(value)
+        return tensors
+
+    def load(self, read: ReadTensors, shapes: ReadShapes) -> None:
+        """Restore what `state` gave."""
+        for name, parameter in self._parameters.items():
+            # torch creates an optimizer's state at its first step only; the checkpoint says what there is.
+            for key, (shape, dtype) in shapes(f"head_optimizer/{name}/").items():
+                on = parameter.device if shape else torch.device("cpu")
+                self.optimizer.state[parameter][key] = torch.empty(shape, dtype=dtype, device=on)
+        read(self.state())

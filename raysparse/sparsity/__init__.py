@@ -1,0 +1,1 @@
+"""Structured pruning: groups and what they cost, criteria, projection onto a budget, compaction."""

@@ -1,0 +1,120 @@
+"""The greedy pruner: in rounds, the groups that matter least for what they cost are left out."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysparse.config import Config
+from raysparse.models.groups import groups_of
+from raysparse.sparsity.compensation import ColumnStatistics, Training, compensate, observe
+from raysparse.sparsity.criteria import Scores, magnitude, mask_gradients, mix
+from raysparse.sparsity.layout import Layout, Masks, open_masks
+from raysparse.sparsity.projection import erk_widths, project_greedily, project_within_places, uniform_widths
+from raysparse.sparsity.pruner import read_masks, write_masks
+from raysparse.sparsity.schedule import RECOVERY, cubic_budget
+
+
+class GreedyConfig(Config):
+    """Prunes in rounds by a mixed criterion."""
+
+    kind: Literal["greedy"] = "greedy"
+    criterion: Literal["taylor", "movement", "random"] = "taylor"
+    """What is mixed with magnitude: |gradient of the mask| (taylor), its running signed mean (movement: Sanh et al.
+    2020), or a random score as the null."""
+    mix: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of `criterion` in the score; the rest is magnitude."""
+    allocation: Literal["global", "uniform", "erk"] = "global"
+    """How the budget is spread over the layers: one ranking per multiply-add, one ratio, or the Erdos-Renyi rule."""
+    rounds: int = Field(default=20, ge=1)
+    """Rounds of pruning in a window."""
+    compensate: bool = True
+    """Whether the groups that stay take over, by least squares, what those left out told the next layer."""
+    memory: float = Field(default=0.25, gt=0.0)
+    """How far back the criterion looks, as a share of the window."""
+
+
+class GreedyPruner:
+    """Ranks all groups of a head per multiply-add and leaves the least out. Every rank."""
+
+    def __init__(
+        self,
+        config: GreedyConfig,
+        layout: Layout,
+        budget: float,
+        num_steps: int,
+        seed: int,
+        training: Training | None = None,
+    ) -> None:
+        """Prune within a window of `num_steps` steps; without `training`, nothing is compensated."""
+        self.layout = layout
+        self.macs = layout.budget_macs(budget)
+        self._config = config
+        self._decay = 1.0 - min(1.0, 1.0 / (config.memory * num_steps))
+        self._saliency: Scores = {place: torch.zeros(size) for place, size in layout.sizes.items()}
+        self._rounds_done = torch.zeros(1)
+        self._training = training if config.compensate else None
+        places = layout.sizes if self._training is not None else ()
+        self._columns = {place: ColumnStatistics(layout.num_columns(place), self._decay) for place in places}
+        if self._training is not None:
+            observe(self._training, self._columns)
+        self._random = {
+            place: torch.rand(size, generator=torch.Generator().manual_seed(seed + index))
+            for index, (place, size) in enumerate(layout.sizes.items())
+        }
+
+    def step(self, head: nn.Module, progress: float) -> None:
+        """Add the step's gradients; leave groups out where a round is due."""
+        self._observe(mask_gradients(head))
+        due = min(self._config.rounds, int(progress / (1.0 - RECOVERY) * self._config.rounds + 1e-9))
+        if due <= int(self._rounds_done):
+            return
+        self._rounds_done.fill_(due)
+        share = cubic_budget(self.macs / self.layout.dense_macs, due / self._config.rounds * (1.0 - RECOVERY))
+        macs = max(self.macs, int(share * self.layout.dense_macs))
+        before = read_masks(head)
+        masks = self._project(self.scores(head), before, macs)
+        if self._columns:
+            compensate(head, before, masks, self._columns)
+        write_masks(head, masks)
+        if due == self._config.rounds and self._training is not None:
+            observe(self._training, {})
+
+    def scores(self, head: nn.Module) -> Scores:
+        """What each group matters now."""
+        if self._config.criterion == "random":
+            return self._random
+        # The running mean starts at zero, which all groups share: only their order counts. Movement has a sign, and
+        # cut off at zero, half the groups would tie.
+        lowest = min([0.0, *(score.min().item() for score in self._saliency.values() if len(score))])
+        saliency = {place: score - lowest for place, score in self._saliency.items()}
+        return mix(saliency, magnitude(head), self._config.mix)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Criterion and rounds."""
+        saliency = {f"saliency/{place}": score for place, score in self._saliency.items()}
+        columns = {f"columns/{place}": noted.moments for place, noted in self._columns.items()}
+        return {**saliency, **columns, "rounds_done": self._rounds_done}
+
+    def _observe(self, gradients: Scores) -> None:
+        for place, gradient in gradients.items():
+            # A group that should grow has a negative gradient of its mask.
+            seen = gradient.abs() if self._config.criterion == "taylor" else -gradient
+            self._saliency[place].lerp_(seen, 1.0 - self._decay)
+
+    def _project(self, scores: Scores, masks: Masks, macs: int) -> Masks:
+        match self._config.allocation:
+            case "global":
+                return project_greedily(scores, self.layout, masks, macs)
+            case "uniform":
+                widths = uniform_widths(self.layout, macs)
+            case "erk":
+                widths = erk_widths(self.layout, macs)
+        return project_within_places(scores, masks, widths)
+
+
+def mask_open(head: nn.Module, layout: Layout) -> None:
+    """Put a head into the masked state with everything kept."""
+    assert set(groups_of(head)) == set(layout.sizes)
+    write_masks(head, open_masks(layout))

@@ -1,0 +1,124 @@
+"""What a head's groups cost: multiply-adds as a function of how many groups each place keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from raysparse.errors import ConfigError
+from raysparse.models.groups import groups_of, links_of
+
+Masks = dict[str, Tensor]
+"""Per place a boolean `[num_groups]`: which groups are kept."""
+
+Widths = Mapping[str, int]
+"""Per place how many groups are kept."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Rows or columns of a matrix: some always there, the others in groups of `block` at a place."""
+
+    fixed: int
+    place: str | None = None
+    block: int = 0
+
+    def size(self, widths: Widths) -> int:
+        """How many there are."""
+        return self.fixed + (self.block * widths[self.place] if self.place is not None else 0)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A fully connected layer of a head."""
+
+    rows: Side
+    columns: Side
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of a head and the matrices between them."""
+
+    sizes: Widths
+    """Groups of each place in the dense head."""
+    floors: Widths
+    """Groups that each place keeps at least, so that no layer collapses."""
+    matrices: tuple[Matrix, ...]
+    other_macs: int
+    """Multiply-adds for one row that no group changes: products of embeddings."""
+
+    def macs(self, widths: Widths) -> int:
+        """Multiply-adds of the head for one row."""
+        return self.other_macs + sum(matrix.rows.size(widths) * matrix.columns.size(widths) for matrix in self.matrices)
+
+    def num_columns(self, place: str) -> int:
+        """Columns of a place in the dense head."""
+        sides = [side for matrix in self.matrices for side in (matrix.rows, matrix.columns) if side.place == place]
+        return self.sizes[place] * max(side.block for side in sides)
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiply-adds of the whole head."""
+        return self.macs(self.sizes)
+
+    @property
+    def least_macs(self) -> int:
+        """Multiply-adds with every place at its floor."""
+        return self.macs(self.floors)
+
+    def macs_per_group(self, widths: Widths) -> dict[str, int]:
+        """What leaving one more group of a place out saves; it follows the neighbours' current widths."""
+        saved = dict.fromkeys(self.sizes, 0)
+        for matrix in self.matrices:
+            rows, columns = matrix.rows.size(widths), matrix.columns.size(widths)
+            if matrix.rows.place is not None:
+                saved[matrix.rows.place] += matrix.rows.block * columns
+            if matrix.columns.place is not None:
+                saved[matrix.columns.place] += matrix.columns.block * rows
+        return saved
+
+    def budget_macs(self, budget: float, key: str = "budget") -> int:
+        """Multiply-adds of a share of the dense head's; ConfigError, naming `key`, where the floors need more."""
+        allowed = int(budget * self.dense_macs)
+        if allowed < self.least_macs:
+            raise ConfigError(
+                f"{key}: found {budget:g}, which is {allowed:,} of the dense head's {self.dense_macs:,} multiply-adds; "
+                f"with every layer at its floor the model takes {self.least_macs:,}, so that at least "
+                f"{self.least_macs / self.dense_macs:.4f} is possible. Raise the budget or lower the floor"
+            )
+        return allowed
+
+
+def layout_of(head: nn.Module, macs: int, least_groups: int, least_share: float) -> Layout:
+    """Read a dense head's layout. `macs` is what the whole head takes for one row.
+
+    A place keeps `least_groups` or `least_share` of its groups, whichever is more.
+    """
+    places = groups_of(head)
+    sizes = {name: place.num_groups for name, place in places.items()}
+    floors = {name: min(size, max(least_groups, round(least_share * size))) for name, size in sizes.items()}
+    matrices = []
+    for name, module in head.named_modules():
+        if isinstance(module, nn.Linear):
+            rows, columns = Side(module.out_features), Side(module.in_features)
+            for place, link in links_of(head).items():
+                block = places[place].block
+                if link.producer == name:
+                    rows = Side(0, place, block)
+                if link.consumer == name:
+                    columns = Side(module.in_features - block * sizes[place], place, block)
+            matrices.append(Matrix(rows, columns))
+    layout = Layout(sizes, floors, tuple(matrices), 0)
+    return Layout(sizes, floors, tuple(matrices), macs - layout.dense_macs)
+
+
+def widths_of(masks: Masks) -> dict[str, int]:
+    """How many groups each place keeps."""
+    return {place: int(mask.sum()) for place, mask in masks.items()}
+
+
+def open_masks(layout: Layout) -> Masks:
+    """Masks that keep everything."""
+    return {place: torch.ones(size, dtype=torch.bool) for place, size in layout.sizes.items()}

@@ -1,0 +1,142 @@
+"""The dense-to-sparse loop on real days: forks, swaps, sizes, resuming, and any number of workers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysparse.config import Tree
+from raysparse.errors import ConfigError
+from raysparse.job import check_job
+from raysparse.train.arm import TRAINED
+from tests.data.datasets import PLAIN, write_dataset
+from tests.gloo import run_ranks
+from tests.train.ranks import history, job_of, run_job, run_until, run_whole
+
+pytestmark = pytest.mark.multi
+
+MODEL = {"kind": "dlrm", "embedding_dim": 4, "bottom": [16], "top": [32, 16]}
+FLOOR = {"groups": 2, "share": 0.0}
+
+
+def sparse(name: str, refresh: Tree, **changes: Any) -> Tree:
+    return {
+        "kind": "sparsity",
+        "name": name,
+        "budget": 0.4,
+        "first_day": 1,
+        "refresh": refresh,
+        "floor": FLOOR,
+        **changes,
+    }
+
+
+ALL = {
+    "model": MODEL,
+    "callbacks": [
+        {"kind": "small_dense", "budget": 0.4, "floor": FLOOR},
+        sparse("static", {"kind": "never"}),
+        sparse("every", {"kind": "every", "days": 2}, teacher=0.5),
+        sparse("evidence", {"kind": "evidence", "standard_errors": 0.0, "max_age_days": 2}),
+        sparse("gates", {"kind": "never"}, pruner={"kind": "gates"}, window_days=2),
+        sparse("in_place", {"kind": "in_place", "every_steps": 3, "fraction": 0.2}),
+        {"kind": "mask_age", "budget": 0.4, "first_day": 1, "every_days": 3, "num_ages": 1, "floor": FLOOR},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "set"
+    write_dataset(path, PLAIN, [[300]] * 7)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def whole(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run_ranks(2, run_whole, data, str(folder), ALL)
+    return folder
+
+
+def lines_of(records: list[dict[str, Any]], arm: str) -> dict[str, dict[str, Any]]:
+    return {record["day"]: record for record in records if record["arm"] == arm}
+
+
+def test_a_child_is_served_the_day_after_its_window_and_costs_its_budget(whole: Path):
+    records = history(whole)
+    dense = lines_of(records, TRAINED)["000"]["macs"]
+    for arm, first in (("static", "002"), ("every", "002"), ("evidence", "002"), ("gates", "003"), ("in_place", "002")):
+        lines = lines_of(records, arm)
+        assert min(lines) == first
+        assert all(0.35 * dense < line["macs"] <= 0.4 * dense for line in lines.values()), arm
+        assert lines[first]["mask_age_days"] == 0
+        assert not lines[first]["swapped"]
+    assert min(lines_of(records, "small_dense")) == "000"
+
+
+def test_a_static_mask_stays_and_a_periodic_one_is_renewed(whole: Path):
+    records = history(whole)
+    static = lines_of(records, "static")
+    assert [line["mask_age_days"] for line in static.values()] == [0, 1, 2, 3, 4]
+    assert len({str(line["widths"]) for line in static.values()}) == 1
+    every = lines_of(records, "every")
+    assert [line["mask_age_days"] for line in every.values()] == [0, 1, 0, 1, 0]
+    assert [line.get("swapped", False) for line in every.values()] == [False, False, True, False, True]
+    assert all(0.0 <= line["churn"] < 1.0 for line in every.values() if line.get("swapped"))
+
+
+def test_evidence_swaps_exactly_where_the_candidate_was_better(whole: Path):
+    records = history(whole)
+    served, shadow = lines_of(records, "evidence"), lines_of(records, "evidence.candidate")
+    days = sorted(served)
+    compared = 0
+    for day, following in zip(days, days[1:], strict=False):
+        if day in shadow and "widths" in shadow[day]:
+            compared += 1
+            better = shadow[day]["log_loss"] < served[day]["log_loss"]
+            assert served[following].get("swapped", False) == better
+    assert compared >= 2
+
+
+def test_masks_of_an_age_recover_a_day_and_are_gone(whole: Path):
+    records = history(whole)
+    for name in ("age_00", "random"):
+        assert list(lines_of(records, f"mask_age.{name}")) == ["003", "006"]
+
+
+def test_one_worker_gives_the_numbers_of_two(data: str, whole: Path, tmp_path: Path, one_rank: None):
+    run_job(job_of(data, str(tmp_path / "one"), **ALL))
+    for one, two in zip(history(tmp_path / "one"), history(whole), strict=True):
+        assert (one["day"], one["arm"], one["macs"]) == (two["day"], two["arm"], two["macs"])
+        assert one["ne"] == pytest.approx(two["ne"], rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", [6, 8, 13, 23])
+def test_a_run_killed_within_a_day_goes_on_exactly(data: str, whole: Path, tmp_path: Path, steps: int):
+    """While groups are left out, while weights recover, after the first swap, and within a second window."""
+    folder = tmp_path / "killed"
+    run_ranks(2, run_until, data, str(folder), steps, steps + 3, ALL)
+    run_ranks(2, run_whole, data, str(folder), ALL)
+    assert history(folder) == history(whole)
+
+
+def test_budgets_and_periods_that_make_no_sense_are_refused():
+    def faults(**changes: Any) -> str:
+        callback = sparse("bad", {"kind": "every", "days": 1}, **changes)
+        with pytest.raises(ConfigError) as error:
+            check_job({**job_of("data", "run").model_dump(mode="json"), "callbacks": [callback]}, "job")
+        return str(error.value)
+
+    assert "callbacks.0.budget" in faults(budget=1.5)
+    assert "callbacks.0.budget" in faults(budget=0.0)
+    assert "window_days" in faults(window_days=2)
+
+
+def test_a_budget_below_the_floors_is_refused_before_training_with_what_is_possible():
+    from raysparse.callbacks.budgets import check_budgets
+    from raysparse.models import build_model
+
+    job = job_of("data", "run", model=MODEL, callbacks=[sparse("bad", {"kind": "never"}, floor={"groups": 30})])
+    with pytest.raises(ConfigError, match=r"callbacks\.0\.budget: found 0\.4.*at least 0\.9\d+ is possible"):
+        check_budgets(job.callbacks, build_model(job.model, PLAIN, 1), PLAIN)

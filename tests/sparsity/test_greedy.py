@@ -1,0 +1,113 @@
+from typing import Literal
+
+import pytest
+import torch
+
+from raysparse.errors import ConfigError
+from raysparse.sparsity.build import build_pruner
+from raysparse.sparsity.greedy import GreedyConfig, GreedyPruner
+from raysparse.sparsity.layout import widths_of
+from raysparse.sparsity.pruner import read_masks
+from raysparse.sparsity.schedule import cubic_budget
+from tests.sparsity.heads import assert_budget_is_used, backward, larger
+from tests.sparsity.windows import (
+    NUM_STEPS,
+    assert_a_restored_window_goes_on_the_same,
+    run_window,
+    same,
+    set_gradients,
+)
+
+Criterion = Literal["taylor", "movement", "random"]
+Allocation = Literal["global", "uniform", "erk"]
+
+
+@pytest.mark.parametrize("budget", [0.6, 0.3])
+@pytest.mark.parametrize("criterion", ["taylor", "movement", "random"])
+def test_the_budget_is_met_within_one_group(criterion: Criterion, budget: float):
+    _, layout, pruner, history = run_window(GreedyConfig(criterion=criterion, rounds=6), budget)
+    assert pruner.macs == int(budget * layout.dense_macs)
+    widths = widths_of(history[-1])
+    room = pruner.macs - layout.macs(widths)
+    # Groups of earlier rounds do not come back: of the last round's places none fits.
+    assert 0 <= room < max(layout.macs_per_group(widths).values())
+    assert all(widths[place] >= floor for place, floor in layout.floors.items())
+
+
+def test_one_round_uses_the_budget_up():
+    _, layout, pruner, history = run_window(GreedyConfig(rounds=1), 0.4)
+    assert_budget_is_used(layout, history[-1], pruner.macs)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "erk"])
+def test_a_fixed_allocation_keeps_to_its_widths_and_the_budget(allocation: Allocation):
+    _, layout, pruner, history = run_window(GreedyConfig(allocation=allocation, rounds=6), 0.4)
+    widths = widths_of(history[-1])
+    assert 0.85 * pruner.macs < layout.macs(widths) <= pruner.macs
+    ratios = [width / layout.sizes[place] for place, width in widths.items()]
+    assert (max(ratios) - min(ratios) < 0.1) == (allocation == "uniform")
+
+
+def test_rounds_follow_the_cubic_schedule_and_masks_stand_in_the_last_third():
+    _, layout, pruner, history = run_window(GreedyConfig(rounds=4), 0.3)
+    changes = [step for step in range(1, NUM_STEPS) if not same(history[step], history[step - 1])]
+    # Four rounds in the first 24 of 36 steps: after steps 6, 12, 18 and 24.
+    assert changes == [5, 11, 17, 23]
+    for step in changes:
+        allowed = cubic_budget(pruner.macs / layout.dense_macs, (step + 1) / NUM_STEPS)
+        assert layout.macs(widths_of(history[step])) / layout.dense_macs <= allowed + 1e-9
+    for earlier, later in zip(history, history[1:], strict=False):
+        assert all(not (later[place] & ~mask).any() for place, mask in earlier.items())
+
+
+def test_a_window_of_one_step_meets_the_budget():
+    _, layout, pruner, history = run_window(GreedyConfig(), 0.5, num_steps=1)
+    assert_budget_is_used(layout, history[-1], pruner.macs)
+
+
+def test_neurons_that_do_nothing_go_first():
+    head, layout = larger()
+    with torch.no_grad():
+        # Never active: their pre-activations are far below zero.
+        head.get_parameter("top.0.0.bias")[:10] = -1e3
+    pruner = GreedyPruner(GreedyConfig(rounds=1), layout, 0.6, num_steps=3, seed=1)
+    for step in range(3):
+        backward(head, seed=step)
+        pruner.step(head, (step + 1) / 3)
+    assert not read_masks(head)["top.0.2"][:10].any()
+
+
+def test_movement_keeps_what_the_loss_wants_larger():
+    head, layout = larger()
+    gradients = {place: torch.linspace(-1, 1, size) for place, size in layout.sizes.items()}
+    config = GreedyConfig(criterion="movement", mix=1.0, rounds=1, allocation="uniform")
+    pruner = GreedyPruner(config, layout, 0.5, num_steps=1, seed=1)
+    set_gradients(head, gradients)
+    pruner.step(head, 1.0)
+    for mask in read_masks(head).values():
+        width = int(mask.sum())
+        assert mask[:width].all()
+
+
+def test_random_scores_come_from_the_seed():
+    config = GreedyConfig(criterion="random", rounds=1)
+    masks = []
+    for seed in (1, 1, 100):
+        head, layout = larger()
+        pruner = GreedyPruner(config, layout, 0.5, num_steps=1, seed=seed)
+        pruner.step(head, 1.0)
+        masks.append(read_masks(head))
+    assert same(masks[0], masks[1])
+    assert not same(masks[0], masks[2])
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "movement"])
+@pytest.mark.parametrize("stop", [3, 14, 30])
+def test_a_restored_window_goes_on_the_same(criterion: Criterion, stop: int):
+    assert_a_restored_window_goes_on_the_same(GreedyConfig(criterion=criterion, rounds=5), 0.4, stop)
+
+
+def test_an_impossible_budget_is_refused():
+    _, layout = larger(least_groups=10)
+    with pytest.raises(ConfigError, match=r"budget: found 0.01, which is \d+ of the dense head's [\d,]+ multiply-adds"):
+        build_pruner(GreedyConfig(), layout, 0.01, 10, seed=1)

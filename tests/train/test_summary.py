@@ -1,0 +1,73 @@
+from typing import Any
+
+import pytest
+
+from raysparse.train.arm import TRAINED
+from raysparse.train.summary import DENSE, summarize
+from tests.report.runs import record
+
+
+def arms_of(*history: dict[str, Any]) -> dict[str, Any]:
+    return summarize(list(history))["arms"]
+
+
+def test_the_dense_arm_is_the_trained_one():
+    assert DENSE == TRAINED
+
+
+def test_gaps_are_relative_to_the_dense_arm_wherever_it_stands():
+    arms = arms_of(record("1", "sparse", ne=0.88), record("1", TRAINED, ne=0.8))
+    assert list(arms) == [TRAINED, "sparse"]
+    assert arms["sparse"]["ne_gap_percent"] == pytest.approx(10.0)
+    assert arms[TRAINED]["ne_gap_percent"] == 0.0
+
+
+def test_without_a_dense_arm_the_first_one_stands_for_it():
+    assert arms_of(record("1", "a", ne=0.8), record("1", "b", ne=0.6))["b"]["ne_gap_percent"] == pytest.approx(-25.0)
+
+
+def test_arms_in_the_shadow_count_for_nothing():
+    served = [record("1", TRAINED), record("2", TRAINED)]
+    shadow = [record("1", "sparse.candidate", shadow=True), record("2", "sparse.candidate", shadow=True)]
+    assert summarize([*shadow, *served]) == summarize(served)
+
+
+def test_the_last_half_is_the_streams_not_the_arms():
+    dense = [record(f"{i}", TRAINED, ne=0.8) for i in range(5)]
+    gaps = {"1": 0.88, "2": 0.84, "3": 0.808}  # 10, 5 and 1 %
+    arms = arms_of(*dense, *(record(day, "late", ne=ne) for day, ne in gaps.items()), record("0", "gone", ne=0.88))
+    assert arms["late"]["ne_gap_percent"] == pytest.approx(16 / 3)
+    assert arms["late"]["ne_gap_percent_last_half"] == pytest.approx(3.0)
+    assert arms["gone"]["ne_gap_percent_last_half"] is None
+
+
+def test_days_without_a_score_leave_no_gap():
+    arms = arms_of(
+        record("1", TRAINED, ne=0.8, warm_up=True),
+        record("2", TRAINED, ne=None),
+        record("3", TRAINED, ne=0.8),
+        record("1", "sparse", ne=3.0, warm_up=True),
+        record("2", "sparse", ne=0.9),
+        record("3", "sparse", ne=0.88),
+        record("4", "sparse", ne=0.9),
+    )
+    assert arms["sparse"]["ne_gap_percent"] == pytest.approx(10.0)
+
+
+def test_size_swaps_and_churn():
+    arms = arms_of(
+        record("1", TRAINED, macs=1000),
+        record("1", "static", macs=250, swapped=False),
+        record("1", "sparse", macs=300, swapped=False),
+        record("2", "sparse", macs=300, swapped=True, churn=0.2),
+        record("3", "sparse", macs=200),
+        record("4", "sparse", macs=250, swapped=True, churn=0.1),
+    )
+    structure = ("macs", "macs_share", "num_swaps", "churn")
+    assert [arms["sparse"][name] for name in structure] == [250, 0.25, 2, pytest.approx(0.15)]
+    assert [arms["static"][name] for name in structure] == [250, 0.25, 0, None]
+    assert [arms[TRAINED][name] for name in structure] == [1000, 1.0, None, None]
+
+
+def test_a_history_without_days_has_no_arms():
+    assert summarize([]) == {"days": 0, "rows": 0, "train_seconds": 0, "samples_per_s": None, "arms": {}}
