@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from raysparse.callbacks import CallbackConfig, CheckpointConfig
+from raysparse.callbacks import CallbackConfig, CheckpointConfig, RowPruningConfig
 from raysparse.config import Config, Tree, check, load_tree
 from raysparse.data.sources import PrepareConfig
 from raysparse.data.stream import StreamConfig
@@ -78,7 +78,10 @@ class TrainJob(Config):
 
     @model_validator(mode="after")
     def _distinct_arms(self) -> Self:
-        names = ["trained", *(callback.name for callback in self.callbacks)]
+        arms = (callback for callback in self.callbacks if not isinstance(callback, RowPruningConfig))
+        names = ["trained", *(callback.name for callback in arms)]
+        if sum(isinstance(callback, RowPruningConfig) for callback in self.callbacks) > 1:
+            raise ValueError("one callback of kind row_pruning, since all tables share its budget; found several")
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise ValueError(f"arms (callbacks.*.name, and 'trained') of different names; {', '.join(double)} is twice")

@@ -218,7 +218,8 @@ def check_history(job: TrainJob, rows_of_day: RowsOfDay) -> None:
     first = {"frozen_arm": 1, "small_dense": 0, "sparsity": 1}
     for callback in job.callbacks:
         if callback.kind in first:
-            days = [record["day"] for record in records if record["arm"] == callback.name]
+            name = getattr(callback, "name", "")
+            days = [record["day"] for record in records if record["arm"] == name]
             assert days == list(rows_of_day)[first[callback.kind] :]
 
 

@@ -9,12 +9,13 @@ from raysparse.callbacks.frozen_arm import FrozenArm, FrozenArmConfig
 from raysparse.callbacks.history import History
 from raysparse.callbacks.mask_age import MaskAge, MaskAgeConfig
 from raysparse.callbacks.progress import Progress
+from raysparse.callbacks.row_pruning import RowPruning, RowPruningConfig
 from raysparse.callbacks.small_dense import SmallDense, SmallDenseConfig
 from raysparse.callbacks.sparsity import Sparsity, SparsityConfig
 from raysparse.train.callback import Callback
 
 CallbackConfig = Annotated[
-    FrozenArmConfig | MaskAgeConfig | SmallDenseConfig | SparsityConfig, Field(discriminator="kind")
+    FrozenArmConfig | MaskAgeConfig | RowPruningConfig | SmallDenseConfig | SparsityConfig, Field(discriminator="kind")
 ]
 """The callbacks that a job may list."""
 
@@ -26,6 +27,8 @@ def build_callback(config: CallbackConfig, seed: int) -> Callback:
             return FrozenArm(config)
         case MaskAgeConfig():
             return MaskAge(config, seed)
+        case RowPruningConfig():
+            return RowPruning(config)
         case SmallDenseConfig():
             return SmallDense(config, seed)
         case SparsityConfig():
@@ -42,6 +45,8 @@ __all__ = [
     "MaskAge",
     "MaskAgeConfig",
     "Progress",
+    "RowPruning",
+    "RowPruningConfig",
     "SmallDense",
     "SmallDenseConfig",
     "Sparsity",

@@ -48,12 +48,18 @@ class ShardedTables:
         self.module = module
         self.column_bounds = column_bounds
         """Per table the first columns of its column shards, and its width."""
-        self._shapes = shapes
-        self._config = config
+        self.shapes = shapes
+        """Per table its rows and columns."""
+        self.config = config
+        """The optimizer of all tables."""
         self._fused: list[Any] = []
         self._unfused: list[tuple[Any, list[UnfusedTableOptimizer]]] = []
         self._copied_weights: list[Tensor] = []
         self.shards: list[TableShard] = []
+        self.kernels: list[tuple[nn.Module, list[TableShard]]] = []
+        """Each kernel with its shards, in the order of its tables."""
+        self.extras: dict[str, GlobalTensor] = {}
+        """Further tensors that are saved with the tables and restored in place, by `TABLE/NAME`."""
         self.copied_tables: set[str] = set()
         for kernel, copied in _kernels(module):
             embeddings = kernel.emb_module
@@ -62,18 +68,21 @@ class ShardedTables:
                 self.copied_tables |= {table.name for table in tables}
                 self._copied_weights.append(embeddings.weights)
             states = self._states_of(embeddings)
+            shards: list[TableShard] = []
             for table, weight, state in zip(tables, embeddings.split_embedding_weights(), states, strict=True):
                 row, column = (0, 0) if copied else table.local_metadata.shard_offsets
-                self.shards.append(TableShard(table.name, row, column, weight, state))
+                shards.append(TableShard(table.name, row, column, weight, state))
+            self.shards += shards
+            self.kernels.append((kernel, shards))
 
     def _states_of(self, embeddings: Any) -> list[dict[str, Tensor]]:
         weights = embeddings.split_embedding_weights()
         if not hasattr(embeddings, "split_optimizer_states"):
-            optimizers = [UnfusedTableOptimizer(self._config, weight) for weight in weights]
+            optimizers = [UnfusedTableOptimizer(self.config, weight) for weight in weights]
             self._unfused.append((embeddings, optimizers))
             return [optimizer.states for optimizer in optimizers]
         self._fused.append(embeddings)
-        names = STATE_NAMES[self._config.kind]
+        names = STATE_NAMES[self.config.kind]
         states = embeddings.split_optimizer_states() if names else [()] * len(weights)
         return [
             # FBGEMM keeps element-wise states flat.
@@ -85,7 +94,7 @@ class ShardedTables:
     def initialize(self, seed: int) -> None:
         """Draw every weight from (seed, table, row), uniform within 1/sqrt(rows): the same under every plan."""
         for shard in self.shards:
-            rows, columns = self._shapes[shard.table]
+            rows, columns = self.shapes[shard.table]
             bound = rows**-0.5
             for block in range(shard.first_row // _ROWS_PER_DRAW, rows // _ROWS_PER_DRAW + 1):
                 start = block * _ROWS_PER_DRAW
@@ -119,8 +128,8 @@ class ShardedTables:
             gradient = embeddings.weights.grad
             if gradient is None:
                 continue
-            if self._config.clip_value is not None:
-                gradient = gradient.clamp(-self._config.clip_value, self._config.clip_value)
+            if self.config.clip_value is not None:
+                gradient = gradient.clamp(-self.config.clip_value, self.config.clip_value)
             start = 0
             for optimizer, weight in zip(optimizers, embeddings.split_embedding_weights(), strict=True):
                 part = gradient[start : start + weight.numel()].view(weight.shape)
@@ -129,18 +138,18 @@ class ShardedTables:
             embeddings.weights.grad = None
 
     def state(self) -> dict[str, GlobalTensor]:
-        """Weights and optimizer states as global tensors.
+        """Weights, optimizer states and extras as global tensors.
 
         Row-wise Adagrad keeps one sum per row and column shard: `[rows, column shards]`.
         """
         tensors: dict[str, GlobalTensor] = {}
-        for table, (rows, columns) in self._shapes.items():
+        for table, (rows, columns) in self.shapes.items():
             shards = [shard for shard in self.shards if shard.table == table]
             copied = table in self.copied_tables
             pieces = tuple(Piece((s.first_row, s.first_column), s.weight) for s in shards)
             tensors[f"{table}/weight"] = GlobalTensor((rows, columns), torch.float32, pieces, copied)
             bounds = self.column_bounds[table]
-            for name in STATE_NAMES[self._config.kind]:
+            for name in STATE_NAMES[self.config.kind]:
                 pieces = tuple(
                     Piece((s.first_row, bounds.index(s.first_column)), s.states[name].unsqueeze(1))
                     if name == "row_sum"
@@ -149,7 +158,7 @@ class ShardedTables:
                 )
                 width = len(bounds) - 1 if name == "row_sum" else columns
                 tensors[f"{table}/{name}"] = GlobalTensor((rows, width), torch.float32, pieces, copied)
-        return tensors
+        return {**tensors, **self.extras}
 
     def load(self, read: ReadTensors, saved_bounds: dict[str, tuple[int, ...]]) -> None:
         """Fill weights and states from a checkpoint whose tables were cut at `saved_bounds`.
@@ -168,7 +177,7 @@ class ShardedTables:
                 # Column shards of the same rows, where a rank has several, read the same old sums.
                 whole = wholes.setdefault(row, torch.empty(piece.tensor.shape[0], len(saved_bounds[table]) - 1))
                 recut.append((piece.tensor, whole, _overlaps(bounds[shard], bounds[shard + 1], saved_bounds[table])))
-            shape = (self._shapes[table][0], len(saved_bounds[table]) - 1)
+            shape = (self.shapes[table][0], len(saved_bounds[table]) - 1)
             pieces = tuple(Piece((row, 0), whole) for row, whole in wholes.items())
             targets[f"{table}/row_sum"] = GlobalTensor(shape, torch.float32, pieces)
         read(targets)
