@@ -23,8 +23,8 @@ class GreedyConfig(Config):
     criterion: Literal["taylor", "movement", "random"] = "taylor"
     """What is mixed with magnitude: |gradient of the mask| (taylor), its running signed mean (movement: Sanh et al.
     2020), or a random score as the null."""
-    mix: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Share of `criterion` in the score; the rest is magnitude."""
+    mix: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Share of `criterion` in the score; the rest is magnitude, which only helps where nothing is compensated."""
     allocation: Literal["global", "uniform", "erk"] = "global"
     """How the budget is spread over the layers: one ranking per multiply-add, one ratio, or the Erdos-Renyi rule."""
     rounds: int = Field(default=20, ge=1)
