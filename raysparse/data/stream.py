@@ -65,10 +65,8 @@ class DayStream:
             share = share_of(window, self.seed, day.day, self.rank, self.world_size)
             num_rows = rows_in_batch(window, self.seed, day.day)
             columns = self._columns(day, window, share)
-            ends = np.cumsum([len(rows) for rows in share.rows_of_batch])
             for number in range(max(0, start - window.first_batch), window.num_batches):
-                rows = slice(int(ends[number]) - len(share.rows_of_batch[number]), int(ends[number]))
-                yield columns.batch(rows, share.padded_rows, window.first_batch + number, int(num_rows[number]))
+                yield columns.batch(number, window.first_batch + number, int(num_rows[number]))
 
     def _columns(self, day: Day, window: Window, share: Share) -> "_Columns":
         # A day is read twice, to be scored and to be trained on: its first window is kept, so that the second reading
@@ -76,8 +74,7 @@ class DayStream:
         key = (day.day, window.first_batch)
         if key not in self._kept:
             self._kept = {kept: columns for kept, columns in self._kept.items() if kept == (day.day, 0)}
-            order = np.concatenate(share.rows_of_batch)
-            self._kept[key] = _Columns.of(self._table(window, share), self.dataset.schema, order)
+            self._kept[key] = _Columns.of(self._table(window, share), self.dataset.schema, share)
         return self._kept[key]
 
     def _table(self, window: Window, share: Share) -> pa.Table:
@@ -113,83 +110,78 @@ def _read_row_group(url: str, index: int, rows: int, schema: pa.Schema) -> pa.Ta
 
 @dataclass
 class _Columns:
-    """A rank's rows of a window as arrays, batch after batch.
+    """A rank's rows of a window as arrays, batch after batch: a batch is a view of them and costs nothing to make.
 
     Each column is put in order on its own, while it fits the cache, instead of picking a batch's
     rows from all columns. Numpy, since torch would wake its thread pool beside the model's.
     """
 
-    schema: Schema
+    keys: list[str]
+    share: Share
     labels: NDArray[np.float32]
+    """`[batches, padded rows]`"""
     dense: NDArray[np.float32]
-    """`[I, rows]`"""
-    single: NDArray[np.int32]
-    """`[single-valued features, rows]`"""
-    multi: dict[str, tuple[NDArray[np.int64], NDArray[np.int32]]]
-    """Per multi-valued feature its offsets `[rows + 1]` and ids."""
+    """`[batches, padded rows, I]`"""
+    ids: NDArray[np.int64]
+    """All ids: batch after batch, in a batch feature after feature, in a feature row after row."""
+    first_id: NDArray[np.int64]
+    """Where each batch's ids begin, and where the last one's end."""
+    lengths: NDArray[np.int64] | None
+    """`[batches, F, padded rows]`; None where every row has one id of each feature."""
 
     @classmethod
-    def of(cls, table: pa.Table, schema: Schema, order: NDArray[np.int64]) -> "_Columns":
-        dense = np.empty((schema.num_dense_inputs, len(order)), np.float32)
-        mark = len(schema.dense)
-        for row, feature in enumerate(schema.dense):
-            np.take(table[feature.name].to_numpy(), order, out=dense[row])
-            if feature.optional:
-                missing = np.isnan(dense[row])
-                dense[row][missing] = 0.0
-                dense[mark] = missing
-                mark += 1
-        names = [feature.name for feature in schema.ids if not feature.multi_valued]
-        single = np.empty((len(names), len(order)), np.int32)
-        for row, name in enumerate(names):
-            np.take(table[name].to_numpy(), order, out=single[row])
-        multi = {feature.name: _jagged(table[feature.name], order) for feature in schema.ids if feature.multi_valued}
-        return cls(schema, table[LABEL].to_numpy()[order].astype(np.float32), dense, single, multi)
+    def of(cls, table: pa.Table, schema: Schema, share: Share) -> "_Columns":
+        order = np.concatenate(share.rows_of_batch)
+        features = [_of_feature(table[feature.name], order, feature.multi_valued) for feature in schema.ids]
+        ids, first_id = _ids_by_batch(features, share)
+        several = any(feature.multi_valued for feature in schema.ids)
+        return cls(
+            keys=[feature.name for feature in schema.ids],
+            share=share,
+            labels=_padded(table[LABEL].to_numpy()[order].astype(np.float32), share),
+            dense=_padded(_dense(table, schema, order).T, share),
+            ids=ids,
+            first_id=first_id,
+            lengths=_lengths_by_batch(features, share) if several else None,
+        )
 
-    def batch(self, rows: slice, padded_rows: int, index: int, num_rows: int) -> Batch:
-        size = rows.stop - rows.start
-        dense = np.zeros((padded_rows, len(self.dense)), np.float32)
-        dense[:size] = self.dense[:, rows].T
-        labels = np.zeros(padded_rows, np.float32)
-        labels[:size] = self.labels[rows]
+    def batch(self, number: int, index: int, num_rows: int) -> Batch:
+        size, padded_rows = len(self.share.rows_of_batch[number]), self.share.padded_rows
+        ids = torch.from_numpy(self.ids[self.first_id[number] : self.first_id[number + 1]])
+        if self.lengths is None:
+            lengths, offsets = _single_valued(len(self.keys), size, padded_rows)
+        else:
+            lengths, offsets = torch.from_numpy(self.lengths[number].reshape(-1)), None
         return Batch(
-            dense=torch.from_numpy(dense),
-            ids=self._ids(rows, padded_rows),
-            labels=torch.from_numpy(labels),
+            dense=torch.from_numpy(self.dense[number]),
+            ids=KeyedJaggedTensor(self.keys, ids, lengths=lengths, offsets=offsets),
+            labels=torch.from_numpy(self.labels[number]),
             weights=_weights(size, padded_rows),
             index=index,
             num_rows=num_rows,
         )
 
-    def _ids(self, rows: slice, padded_rows: int) -> KeyedJaggedTensor:
-        keys = [feature.name for feature in self.schema.ids]
-        picked = self.single[:, rows]
-        size = rows.stop - rows.start
-        if not self.multi:
-            lengths, offsets = _single_valued(len(keys), size, padded_rows)
-            values = torch.from_numpy(picked.astype(np.int64).reshape(-1))
-            return KeyedJaggedTensor(keys, values, lengths=lengths, offsets=offsets)
-        all_ids: list[NDArray[np.int32]] = []
-        all_lengths: list[NDArray[np.int64]] = []
-        single = iter(picked)
-        for feature in self.schema.ids:
-            if feature.multi_valued:
-                offsets, ids = self.multi[feature.name]
-                all_ids.append(ids[offsets[rows.start] : offsets[rows.stop]])
-                lengths = np.diff(offsets[rows.start : rows.stop + 1])
-            else:
-                all_ids.append(next(single))
-                lengths = np.ones(size, np.int64)
-            all_lengths.append(np.pad(lengths, (0, padded_rows - size)))
-        return KeyedJaggedTensor(
-            keys,
-            torch.from_numpy(np.concatenate(all_ids).astype(np.int64)),
-            lengths=torch.from_numpy(np.concatenate(all_lengths)),
-        )
+
+@dataclass(frozen=True)
+class _Feature:
+    """A feature's ids in the order in which the rows are read."""
+
+    ids: NDArray[np.int32]
+    first_id: NDArray[np.int64] | None
+    """`[rows + 1]`: where each row's ids begin; None where every row has one."""
+
+    def between(self, rows: slice) -> NDArray[np.int32]:
+        if self.first_id is None:
+            return self.ids[rows]
+        return self.ids[self.first_id[rows.start] : self.first_id[rows.stop]]
+
+    def lengths(self, rows: slice) -> NDArray[np.int64] | int:
+        return 1 if self.first_id is None else np.diff(self.first_id[rows.start : rows.stop + 1])
 
 
-def _jagged(column: pa.ChunkedArray, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Put a list column in order; return its offsets `[rows + 1]` and its ids."""
+def _of_feature(column: pa.ChunkedArray, order: NDArray[np.int64], multi_valued: bool) -> _Feature:
+    if not multi_valued:
+        return _Feature(column.to_numpy()[order], None)
     lists = column.combine_chunks()
     offsets = lists.offsets.to_numpy().astype(np.int64)
     ids = lists.flatten().to_numpy()
@@ -197,7 +189,58 @@ def _jagged(column: pa.ChunkedArray, order: NDArray[np.int64]) -> tuple[NDArray[
     lengths = offsets[order + 1] - offsets[order]
     ends = np.cumsum(lengths)
     picked = ids[np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())]
-    return np.concatenate([np.zeros(1, np.int64), ends]), picked
+    return _Feature(picked, np.concatenate([np.zeros(1, np.int64), ends]))
+
+
+def _rows_of_batches(share: Share) -> Iterator[slice]:
+    """Where each batch's rows stand among the ordered ones."""
+    start = 0
+    for rows in share.rows_of_batch:
+        yield slice(start, start + len(rows))
+        start += len(rows)
+
+
+def _ids_by_batch(features: list[_Feature], share: Share) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ids = np.empty(sum(len(feature.ids) for feature in features), np.int64)
+    first_id = np.zeros(len(share.rows_of_batch) + 1, np.int64)
+    done = 0
+    for number, rows in enumerate(_rows_of_batches(share)):
+        for feature in features:
+            part = feature.between(rows)
+            ids[done : done + len(part)] = part
+            done += len(part)
+        first_id[number + 1] = done
+    return ids, first_id
+
+
+def _lengths_by_batch(features: list[_Feature], share: Share) -> NDArray[np.int64]:
+    lengths = np.zeros((len(share.rows_of_batch), len(features), share.padded_rows), np.int64)
+    for number, rows in enumerate(_rows_of_batches(share)):
+        for position, feature in enumerate(features):
+            lengths[number, position, : rows.stop - rows.start] = feature.lengths(rows)
+    return lengths
+
+
+def _dense(table: pa.Table, schema: Schema, order: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The dense inputs `[I, rows]` in order."""
+    dense = np.empty((schema.num_dense_inputs, len(order)), np.float32)
+    mark = len(schema.dense)
+    for row, feature in enumerate(schema.dense):
+        np.take(table[feature.name].to_numpy(), order, out=dense[row])
+        if feature.optional:
+            missing = np.isnan(dense[row])
+            dense[row][missing] = 0.0
+            dense[mark] = missing
+            mark += 1
+    return dense
+
+
+def _padded(rows: NDArray[np.float32], share: Share) -> NDArray[np.float32]:
+    """Give every batch as many rows, zeros after its own."""
+    padded = np.zeros((len(share.rows_of_batch), share.padded_rows, *rows.shape[1:]), np.float32)
+    for number, part in enumerate(_rows_of_batches(share)):
+        padded[number, : part.stop - part.start] = rows[part]
+    return padded
 
 
 @lru_cache(maxsize=64)

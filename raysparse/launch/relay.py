@@ -10,7 +10,7 @@ from ray.actor import ActorHandle
 
 Event = dict[str, Any]
 
-_POLL_S = 0.25
+_POLL_S = 0.5
 
 
 class _Relay:
