@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raysparse.config import Config
 from raysparse.models.groups import groups_of
-from raysparse.sharding.child import ChildModel
+from raysparse.sharding.child import ChildModel, OwnTables
 from raysparse.sharding.model import ShardedModel
 from raysparse.sparsity.compaction import compact, compact_tensor, kept_indices
 from raysparse.sparsity.compensation import Training
@@ -19,6 +19,10 @@ from raysparse.sparsity.greedy import mask_open
 from raysparse.sparsity.layout import Layout, Masks, layout_of, widths_of
 from raysparse.train.arm import TRAINED, Arm
 from raysparse.train.state import TrainState
+
+TablesOfChild = Literal["shared", "frozen", "copied"]
+"""Which tables a child reads: the parent's, as they learn; a copy that stays as it was when the child was forked; a
+copy that learns with the child."""
 
 
 class FloorConfig(Config):
@@ -46,23 +50,40 @@ def parent_of(state: TrainState, floor: FloorConfig) -> Parent:
     return Parent(arm.model, layout_of(arm.model.head, arm.macs, floor.groups, floor.share))
 
 
-def fork_masked(state: TrainState, parent: Parent, name: str, *, inherit_optimizer: bool) -> Arm:
+def fork_masked(
+    state: TrainState, parent: Parent, name: str, *, inherit_optimizer: bool, tables: TablesOfChild = "shared"
+) -> Arm:
     """A full-size child with the parent's weights and all its groups kept; not yet an arm of the run. Every rank."""
     head = copy.deepcopy(parent.model.head)
     mask_open(head, parent.layout)
-    arm = state.make_arm.child(name, parent.model, head, parent.layout.dense_macs)
+    own = copy_tables(state, parent, tables)
+    arm = state.make_arm.child(name, parent.model, head, parent.layout.dense_macs, own)
     if inherit_optimizer:
         moments = parent.model.trained_head.moments()
         child_of(arm).trained_head.set_moments(_copied(moments))
     return arm
 
 
-def blank_child(state: TrainState, parent: Parent, name: str, kept: Masks | None) -> Arm:
+def copy_tables(state: TrainState, parent: Parent, tables: TablesOfChild) -> OwnTables | None:
+    """Tables for a child alone as the parent's are now, or None where it shares them. Every rank."""
+    if tables == "shared":
+        return None
+    model = state.make_arm("tables", trains=False).model
+    assert isinstance(model, ShardedModel)
+    model.copy_from(parent.model)
+    model.tables.set_num_steps(state.position.num_steps)
+    return OwnTables(model, learn=tables == "copied")
+
+
+def blank_child(
+    state: TrainState, parent: Parent, name: str, kept: Masks | None, tables: TablesOfChild = "shared"
+) -> Arm:
     """A child of the right shape whose weights are still to be restored: masked full-size, or small. Every rank."""
     if kept is None:
-        return fork_masked(state, parent, name, inherit_optimizer=False)
+        return fork_masked(state, parent, name, inherit_optimizer=False, tables=tables)
     small = compact(parent.model.head, kept)
-    return state.make_arm.child(name, parent.model, small, parent.layout.macs(widths_of(kept)))
+    own = copy_tables(state, parent, tables)
+    return state.make_arm.child(name, parent.model, small, parent.layout.macs(widths_of(kept)), own)
 
 
 def compact_child(state: TrainState, parent: Parent, arm: Arm, masks: Masks) -> Arm:
@@ -77,7 +98,7 @@ def compact_child(state: TrainState, parent: Parent, arm: Arm, masks: Masks) -> 
         for name, of_parameter in old.trained_head.moments().items()
     }
     small = compact(old.head, masks)
-    new = state.make_arm.child(arm.name, parent.model, small, parent.layout.macs(widths_of(masks)))
+    new = state.make_arm.child(arm.name, parent.model, small, parent.layout.macs(widths_of(masks)), old.own)
     child_of(new).trained_head.set_moments(moments)
     new.teacher = arm.teacher
     return new

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from raysparse.callbacks.children import (
     FloorConfig,
     Parent,
+    TablesOfChild,
     blank_child,
     child_of,
     churn_between,
@@ -87,6 +88,9 @@ class SparsityConfig(Config):
     """Share of a child's target that the parent's prediction takes; the label has the rest."""
     inherit_optimizer: bool = True
     """Whether a child takes over the parent's optimizer state with its weights."""
+    tables: TablesOfChild = "shared"
+    """Which tables a child reads: the parent's as they learn (no second look-up), a copy that stays as it was when the
+    child was forked, or a copy that learns with the child."""
     weights: Literal["inherited", "fresh"] = "inherited"
     """Whether a pruned child keeps its weights, or only its mask: whether structure or inheritance counts."""
 
@@ -193,7 +197,8 @@ class Sparsity(Callback):
     def _fork(self, state: TrainState) -> None:
         config = self._config
         parent = parent_of(state, config.floor)
-        arm = fork_masked(state, parent, self._candidate_name, inherit_optimizer=config.inherit_optimizer)
+        name, inherit_optimizer = self._candidate_name, config.inherit_optimizer
+        arm = fork_masked(state, parent, name, inherit_optimizer=inherit_optimizer, tables=config.tables)
         today = state.position.day_index
         window = state.days[today : today + config.window_days]
         candidate = _Candidate(arm, today, sum(state.stream.num_batches(day) for day in window))
@@ -309,7 +314,8 @@ class Sparsity(Callback):
     def _restore_served(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
         self._masks = parse_masks(saved["kept"], parent.layout)
         in_place = isinstance(self._config.refresh, RegrowthConfig)
-        self._served = blank_child(state, parent, self._config.name, None if in_place else self._masks)
+        kept = None if in_place else self._masks
+        self._served = blank_child(state, parent, self._config.name, kept, self._config.tables)
         self._served.macs = parent.layout.macs(widths_of(self._masks))
         self._served.teacher = self._config.teacher
         self._served.facts = saved["facts"]
@@ -319,7 +325,7 @@ class Sparsity(Callback):
 
     def _restore_candidate(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
         masks = None if saved["kept"] is None else parse_masks(saved["kept"], parent.layout)
-        arm = blank_child(state, parent, self._candidate_name, masks)
+        arm = blank_child(state, parent, self._candidate_name, masks, self._config.tables)
         candidate = _Candidate(arm, saved["forked"], saved["total_steps"], saved["steps"], masks=masks)
         self._adopt(state, candidate, parent)
         if masks is not None:

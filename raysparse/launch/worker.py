@@ -11,13 +11,14 @@ from ray.train import CheckpointUploadMode
 from torch import nn
 
 from raysparse.callbacks import Checkpointing, History, Progress, build_callback
+from raysparse.cost.latency import HeadCost, measure_head
 from raysparse.cost.record import cost_of
 from raysparse.data.dataset import Dataset
 from raysparse.data.selection import select_days
 from raysparse.data.stream import DayStream
 from raysparse.job import TrainJob, check_job
 from raysparse.models import build_model
-from raysparse.sharding.child import ChildModel
+from raysparse.sharding.child import ChildModel, OwnTables
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import fused_parameters, is_fused, state_bytes_per_row
 from raysparse.sharding.plan import PlannedTable, TableSharder, describe_plan, make_plan, topology_of
@@ -69,6 +70,9 @@ def train_worker(arguments: dict[str, Any]) -> None:
         restore(checkpoints, name, state, callbacks)
         tell({"event": "message", "text": f"goes on from checkpoint {name} ({_place(state)})"})
     fit(state, callbacks, job.optimizer.schedule, job.warm_up_days)
+    if rank == 0:
+        costs = {arm.name: builder.measure(arm).model_dump() for arm in state.arms if not arm.facts.get("shadow")}
+        tell({"event": "facts", "facts": {"heads": costs}})
 
 
 class ArmBuilder:
@@ -102,9 +106,16 @@ class ArmBuilder:
         sharded.tables.initialize(job.seed)
         return Arm(name, sharded, trains, self.cost.macs)
 
-    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int) -> Arm:
-        """Return an arm of a head that reads the parent's tables."""
-        return Arm(name, ChildModel(parent, head, self._job.optimizer.dense, self._device), trains=True, macs=macs)
+    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int, own: OwnTables | None = None) -> Arm:
+        """Return an arm of a head that reads the parent's tables, or a copy of its own."""
+        model = ChildModel(parent, head, self._job.optimizer.dense, self._device, own)
+        return Arm(name, model, trains=True, macs=macs)
+
+    def measure(self, arm: Arm) -> HeadCost:
+        """Count and time an arm's head; any rank, alone."""
+        schema = self._dataset.schema
+        width = self._job.model.embedding_dim
+        return measure_head(arm.model.head, schema.num_dense_inputs, len(schema.ids), width)
 
 
 def _register_checkpoint(url: str, state: TrainState) -> None:

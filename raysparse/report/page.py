@@ -88,8 +88,8 @@ def render_page(run: Run, folder_name: str) -> str:
         "status_parts": list(_status_parts(history, summary)),
         "missing": run.missing,
         "tiles": [tile for tile in _tiles(run) if tile.value != MISSING],
-        "arms": _arm_grid(history),
-        "arms_note": _arms_note(history),
+        "arms": _arm_grid(run),
+        "arms_note": _arms_note(run),
         "charts": [{**vars(chart), "svg": Markup(chart.svg)} for chart in run_charts(history)],
         "warm_up": _warm_up_note(history),
         "plan": _plan_grid(plan_lines(run.plan)) if run.plan else None,
@@ -131,17 +131,20 @@ def _tiles(run: Run) -> Iterator[Tile]:
     yield Tile("MACs per row", short(_last(history.series(first, "macs"))), first if others else "")
 
 
-def _arm_grid(history: History) -> Grid:
+def _arm_grid(run: Run) -> Grid:
     """Means per arm, weighed like those of the summary; arms that are pruned bring columns of their own."""
+    history, heads = run.history, _heads(run)
     several, pruned = len(history.arms) > 1, _has_masks(history)
     titles = ["NE", "stream NE", "AUC", "log loss", "calibration", "MACs per row"]
     if several:
         titles[1:1] = [f"NE gap to {history.arms[0]}", "gap, last half"]
         titles += ["of dense MACs"]
+    if heads:
+        titles += ["head KiB", *(f"us for {_counted(size, 'row')}" for size in _batch_sizes(heads))]
     titles += ["swaps", "mean churn"] if pruned else []
     titles += ["days scored"] if several else []
     columns = [Column("arm", "text name"), *(Column(title, "main" if title == "NE" else "") for title in titles)]
-    rows = [Row(_arm_cells(history, position)) for position in range(len(history.arms))]
+    rows = [Row(_arm_cells(history, position, heads)) for position in range(len(history.arms))]
     best = history.totals["arms"][history.arms[0]]["best_ne"]
     if best is not None:
         cells = ["best possible (the generating teacher)", fixed(best)]
@@ -149,7 +152,7 @@ def _arm_grid(history: History) -> Grid:
     return Grid(columns, rows)
 
 
-def _arm_cells(history: History, position: int) -> list[str]:
+def _arm_cells(history: History, position: int, heads: Mapping[str, Any]) -> list[str]:
     arm = history.arms[position]
     means = history.totals["arms"][arm]
     several = len(history.arms) > 1
@@ -164,16 +167,37 @@ def _arm_cells(history: History, position: int) -> list[str]:
         fixed(means["calibration"], 3),
         whole(means["macs"]),
         *([percent(means["macs_share"])] if several else []),
+        *(_head_cells(heads, arm) if heads else []),
         *([whole(means["num_swaps"]), percent(means["churn"])] if _has_masks(history) else []),
         *([whole(means["days"])] if several else []),
     ]
+
+
+def _heads(run: Run) -> Mapping[str, Any]:
+    """What the arms' heads were measured to take; empty where the run has not ended."""
+    heads = run.summary.get("heads")
+    return heads if isinstance(heads, Mapping) else {}
+
+
+def _batch_sizes(heads: Mapping[str, Any]) -> list[int]:
+    """Batch sizes at which heads were timed; JSON has them as text."""
+    return sorted({int(size) for head in heads.values() for size in head["latency_us"]})
+
+
+def _head_cells(heads: Mapping[str, Any], arm: str) -> list[str]:
+    sizes = _batch_sizes(heads)
+    if arm not in heads:
+        return [MISSING] * (1 + len(sizes))
+    latency = heads[arm]["latency_us"]
+    return [whole(heads[arm]["bytes"] / 1024), *(whole(latency.get(str(size))) for size in sizes)]
 
 
 def _has_masks(history: History) -> bool:
     return any(means["num_swaps"] is not None for means in history.totals["arms"].values())
 
 
-def _arms_note(history: History) -> str:
+def _arms_note(run: Run) -> str:
+    history = run.history
     several = len(history.arms) > 1
     days = "the days an arm was scored on" if several else "the scored days"
     note = (
@@ -184,6 +208,11 @@ def _arms_note(history: History) -> str:
         note += (
             " NE gap: mean over the days that both arms have; last half: over those of them in the last half of the "
             "stream. Above 0 is worse."
+        )
+    if _heads(run):
+        note += (
+            " Head: without the tables; us: measured microseconds of a batch on one thread, at the end of the run. An "
+            "arm that is masked in place is not smaller or faster until it is compacted."
         )
     if _has_masks(history):
         note += (

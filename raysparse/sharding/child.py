@@ -1,6 +1,7 @@
-"""A child: a head of its own that reads what its parent has looked up."""
+"""A child: a head of its own that reads what its parent has looked up, or tables copied from the parent's."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +14,32 @@ from raysparse.sharding.optimizer import DenseOptimizerConfig
 from raysparse.sharding.tables import ReadTensors
 
 
-class ChildModel:
-    """A head over the parent's tables, which it reads and never changes; it costs no second look-up. Every rank."""
+@dataclass(frozen=True)
+class OwnTables:
+    """A copy of the parent's tables that one child alone reads."""
 
-    column_bounds: Mapping[str, tuple[int, ...]] = {}  # noqa: RUF012 - it has no tables
+    model: ShardedModel
+    """Holds them; its head is not used."""
+    learn: bool
+    """Whether they learn with the child, or stay as they were copied."""
+
+
+class ChildModel:
+    """A head over the parent's tables, which it reads and never changes, or over a copy of its own. Every rank.
+
+    The parent's tables cost no second look-up; a copy costs one, and its memory.
+    """
 
     def __init__(
-        self, parent: ShardedModel, head: nn.Module, dense: DenseOptimizerConfig, device: torch.device
+        self,
+        parent: ShardedModel,
+        head: nn.Module,
+        dense: DenseOptimizerConfig,
+        device: torch.device,
+        own: OwnTables | None = None,
     ) -> None:
         self.parent = parent
+        self.own = own
         self.extras: Mapping[str, Tensor] = {}
         """Further tensors that are saved with the child and restored in place."""
         self.trained_head = TrainedHead(head, dense, device)
@@ -32,29 +50,48 @@ class ChildModel:
         """The dense part."""
         return self.trained_head.module
 
+    @property
+    def column_bounds(self) -> Mapping[str, tuple[int, ...]]:
+        """Where each table of its own is cut into columns."""
+        return {} if self.own is None else self.own.model.column_bounds
+
     def forward(self, batch: Batch) -> Tensor:
         """Return this rank's logits `[B]`; all ranks together."""
-        return self.head(batch.dense, self.parent.look_up(batch).detach())
+        pooled = (self.own.model if self.own is not None else self.parent).look_up(batch)
+        return self.head(batch.dense, pooled if self._tables_learn else pooled.detach())
+
+    @property
+    def _tables_learn(self) -> bool:
+        return self.own is not None and self.own.learn
 
     def step(self, loss: Tensor, num_steps: int) -> None:
-        """Learn from this rank's loss; all ranks together."""
+        """Learn from this rank's loss; all ranks together. `num_steps` counts this step, from 1."""
         self.trained_head.zero_grad()
         loss.backward()
-        self.trained_head.step()
+        if self.own is None or not self.own.learn:
+            self.trained_head.step()
+            return
+        self.trained_head.step(self.own.model.tables.copied_weights())
+        self.own.model.finish_tables(num_steps)
 
     def set_learning_rate_factor(self, factor: float) -> None:
-        """Scale the head's learning rate."""
+        """Scale the learning rates of the head and of tables that learn."""
+        if self.own is not None:
+            self.own.model.set_learning_rate_factor(factor)
         if factor != self._factor:
             self._factor = factor
             self.trained_head.set_learning_rate_factor(factor)
 
     def state(self) -> dict[str, GlobalTensor]:
-        """Everything learned, by name: `head/...`, `head_optimizer/...`, `extras/...`."""
+        """Everything learned, by name: `head/...`, `head_optimizer/...`, `extras/...`, `tables/...`."""
         extras = {f"extras/{name}": replicated(tensor) for name, tensor in self.extras.items()}
-        return {**self.trained_head.state(), **extras}
+        tables = {} if self.own is None else self.own.model.table_state()
+        return {**tables, **self.trained_head.state(), **extras}
 
     def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
         """Restore what `state` gave, on any number of ranks."""
+        if self.own is not None:
+            self.own.model.load_tables(read, bounds, num_steps)
         self.trained_head.load(read, shapes)
         if self.extras:
             read({f"extras/{name}": replicated(tensor) for name, tensor in self.extras.items()})

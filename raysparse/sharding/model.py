@@ -91,8 +91,12 @@ class ShardedModel:
         """
         self.trained_head.zero_grad()
         loss.backward()
-        self._seen = self._pooled = self._logits = None
         self.trained_head.step(self.tables.copied_weights())
+        self.finish_tables(num_steps)
+
+    def finish_tables(self, num_steps: int) -> None:
+        """End a step for the tables, once gradients are averaged; what was looked up before is forgotten."""
+        self._seen = self._pooled = self._logits = None
         self.tables.step_unfused(self._sparse.learning_rate * self._factor, num_steps)
 
     def set_learning_rate_factor(self, factor: float) -> None:
@@ -104,22 +108,31 @@ class ShardedModel:
         self.trained_head.set_learning_rate_factor(factor)
 
     def copy_from(self, other: "ShardedModel") -> None:
-        """Take the weights of a model under the same plan; no talking."""
+        """Take the weights of a model under the same plan, and the state of its tables' optimizer; no talking."""
         with torch.no_grad():
             for mine, theirs in zip(self.tables.shards, other.tables.shards, strict=True):
                 mine.weight.copy_(theirs.weight)
+                for name, state in mine.states.items():
+                    state.copy_(theirs.states[name])
             self.head.load_state_dict(other.head.state_dict())
 
     def state(self) -> dict[str, GlobalTensor]:
         """Everything learned, by name: `tables/...`, `head/...`, `head_optimizer/...`."""
-        tables = {f"tables/{name}": tensor for name, tensor in self.tables.state().items()}
-        return {**tables, **self.trained_head.state()}
+        return {**self.table_state(), **self.trained_head.state()}
+
+    def table_state(self) -> dict[str, GlobalTensor]:
+        """What the tables have learned, by name: `tables/...`."""
+        return {f"tables/{name}": tensor for name, tensor in self.tables.state().items()}
 
     def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
         """Restore what `state` gave, from any plan and number of ranks; all ranks together."""
+        self.load_tables(read, bounds, num_steps)
+        self.trained_head.load(read, shapes)
+
+    def load_tables(self, read: ReadTensors, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
+        """Restore what `table_state` gave, from any plan and number of ranks; all ranks together."""
         self.tables.load(lambda wanted: read({f"tables/{name}": t for name, t in wanted.items()}), bounds)
         self.tables.set_num_steps(num_steps)
-        self.trained_head.load(read, shapes)
 
 
 def _column_bounds(plan: EmbeddingModuleShardingPlan, shapes: dict[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from raysparse.data.batch import Batch
-from raysparse.sharding.child import ChildModel
+from raysparse.sharding.child import ChildModel, OwnTables
 from raysparse.sharding.global_tensor import GlobalTensor
 from raysparse.sharding.head import ReadShapes
 from raysparse.sharding.model import ShardedModel
@@ -84,6 +84,6 @@ class ArmFactory(Protocol):
         """Return a new arm with tables of its own, fresh weights and the same plan; all ranks together."""
         ...
 
-    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int) -> Arm:
-        """Return an arm of a head that reads the parent's tables."""
+    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int, own: OwnTables | None = None) -> Arm:
+        """Return an arm of a head that reads the parent's tables, or a copy of its own."""
         ...

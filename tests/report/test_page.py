@@ -224,3 +224,19 @@ def test_pruned_arms_fit_on_a_page_whatever_the_number_of_days(tmp_path: Path, n
     assert "Groups kept by adaptive" in Elements(page).texts
     assert ("a column is the mean of 4 days" in page) is (num_days == 1000)
     assert len(page.encode()) < 3_000_000
+
+
+def test_what_heads_were_measured_to_take_stands_beside_their_arms(tmp_path: Path):
+    history = [record("2013-01-01", "trained"), record("2013-01-01", "small"), record("2013-01-01", "gone")]
+    heads = {
+        "trained": {"parameters": 9000, "bytes": 36_864, "latency_us": {"1024": 5000.4, "1": 61.0}},
+        "small": {"parameters": 900, "bytes": 4096, "latency_us": {"1024": 612.0, "1": 40.0}},
+    }
+    page = Elements(page_of(write_run(tmp_path, history, SUMMARY | {"heads": heads})))
+    titles = next(row for row in page.rows if "head KiB" in row)
+    first = titles.index("head KiB")
+    assert titles[first : first + 3] == ["head KiB", "us for 1 row", "us for 1,024 rows"]
+    of_arm = {row[0]: row[first : first + 3] for row in page.rows if row and row[0] in ("trained", "small", "gone")}
+    assert of_arm["trained"] == ["36", "61", "5,000"]
+    assert of_arm["small"] == ["4", "40", "612"]
+    assert of_arm["gone"] == ["-", "-", "-"]
