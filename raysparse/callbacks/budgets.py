@@ -5,14 +5,31 @@ from collections.abc import Sequence
 from raysparse.callbacks import CallbackConfig, MaskAgeConfig, SmallDenseConfig, SparsityConfig
 from raysparse.cost.record import cost_of
 from raysparse.data.schema import Schema
+from raysparse.errors import ConfigError
 from raysparse.models import Recommender
-from raysparse.sparsity.layout import layout_of
+from raysparse.sparsity.greedy import GreedyConfig
+from raysparse.sparsity.layout import Layout, layout_of
 
 
 def check_budgets(callbacks: Sequence[CallbackConfig], model: Recommender, schema: Schema) -> None:
-    """Raise ConfigError, naming the key and what is possible, where the floors need more than a budget; driver."""
+    """Refuse what the model's layers do not allow; driver.
+
+    Raises ConfigError, naming the key and what is possible, where the floors need more than a budget, or where a
+    share is given to a layer that is not there.
+    """
     macs = cost_of(model, schema).macs
     for number, config in enumerate(callbacks):
         if isinstance(config, MaskAgeConfig | SmallDenseConfig | SparsityConfig):
             layout = layout_of(model.head, macs, config.floor.groups, config.floor.share)
             layout.budget_macs(config.budget, f"callbacks.{number}.budget")
+            if not isinstance(config, SmallDenseConfig) and isinstance(config.pruner, GreedyConfig):
+                _check_shares(config.pruner, layout, f"callbacks.{number}.pruner.shares")
+
+
+def _check_shares(pruner: GreedyConfig, layout: Layout, key: str) -> None:
+    unknown = sorted(set(pruner.shares) - set(layout.sizes))
+    if unknown:
+        raise ConfigError(
+            f"{key}: found {', '.join(unknown)}, which this model does not have; its places are "
+            + ", ".join(f"{place} ({size} groups)" for place, size in layout.sizes.items())
+        )

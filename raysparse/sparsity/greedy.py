@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raysparse.config import Config
@@ -11,7 +11,13 @@ from raysparse.models.groups import groups_of
 from raysparse.sparsity.compensation import ColumnStatistics, Training, compensate, observe
 from raysparse.sparsity.criteria import Scores, magnitude, mask_gradients, mix
 from raysparse.sparsity.layout import Layout, Masks, open_masks
-from raysparse.sparsity.projection import erk_widths, project_greedily, project_within_places, uniform_widths
+from raysparse.sparsity.projection import (
+    erk_widths,
+    project_greedily,
+    project_within_places,
+    uniform_widths,
+    widths_by_hand,
+)
 from raysparse.sparsity.pruner import read_masks, write_masks
 from raysparse.sparsity.schedule import RECOVERY, cubic_budget
 
@@ -25,14 +31,25 @@ class GreedyConfig(Config):
     2020), or a random score as the null."""
     mix: float = Field(default=1.0, ge=0.0, le=1.0)
     """Share of `criterion` in the score; the rest is magnitude, which only helps where nothing is compensated."""
-    allocation: Literal["global", "uniform", "erk"] = "global"
-    """How the budget is spread over the layers: one ranking per multiply-add, one ratio, or the Erdos-Renyi rule."""
+    allocation: Literal["global", "uniform", "erk", "by_hand"] = "global"
+    """How the budget is spread over the layers: one ranking per multiply-add, one ratio, the Erdos-Renyi rule, or the
+    ratios of `shares`."""
+    shares: dict[str, float] = {}
+    """By hand: what a layer (or another place of groups) keeps relative to the others, 1 where it is not named."""
     rounds: int = Field(default=20, ge=1)
     """Rounds of pruning in a window."""
     compensate: bool = True
     """Whether the groups that stay take over, by least squares, what those left out told the next layer."""
     memory: float = Field(default=0.25, gt=0.0)
     """How far back the criterion looks, as a share of the window."""
+
+    @model_validator(mode="after")
+    def _shares_belong_to_a_hand(self) -> "GreedyConfig":
+        if self.shares and self.allocation != "by_hand":
+            raise ValueError(f"shares only with allocation by_hand; found {self.allocation}")
+        if any(not share > 0.0 for share in self.shares.values()):
+            raise ValueError(f"shares above 0; found {self.shares}")
+        return self
 
 
 class GreedyPruner:
@@ -111,6 +128,8 @@ class GreedyPruner:
                 widths = uniform_widths(self.layout, macs)
             case "erk":
                 widths = erk_widths(self.layout, macs)
+            case "by_hand":
+                widths = widths_by_hand(self.layout, macs, self._config.shares)
         return project_within_places(scores, masks, widths)
 
 

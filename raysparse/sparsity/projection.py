@@ -1,6 +1,6 @@
 """Projection onto a budget: which groups to keep so that a head costs what it may."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -96,6 +96,11 @@ def erk_widths(layout: Layout, macs: int) -> dict[str, int]:
                 densities[side.place].append((rows + columns) / (rows * columns))
     rule = {place: (sum(found) / len(found)) ** 0.5 for place, found in densities.items()}
     return _largest(layout, macs, lambda place, size, ratio: ratio * rule[place] * size / max(rule.values()))
+
+
+def widths_by_hand(layout: Layout, macs: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Widths in the ratios of `shares` to their places' sizes, 1 where a place has none, the largest that fit."""
+    return _largest(layout, macs, lambda place, size, ratio: ratio * shares.get(place, 1.0) * size)
 
 
 def _largest(layout: Layout, macs: int, width: WidthRule) -> dict[str, int]:

@@ -36,6 +36,8 @@ ALL = {
     "callbacks": [
         {"kind": "small_dense", "budget": 0.4, "floor": FLOOR},
         sparse("static", {"kind": "never"}),
+        sparse("copied", {"kind": "every", "days": 3}, tables="copied"),
+        sparse("frozen_tables", {"kind": "never"}, tables="frozen"),
         sparse("every", {"kind": "every", "days": 2}, teacher=0.5),
         sparse("evidence", {"kind": "evidence", "standard_errors": 0.0, "max_age_days": 2}),
         sparse("gates", {"kind": "never"}, pruner={"kind": "gates"}, window_days=2),
@@ -131,6 +133,8 @@ def test_budgets_and_periods_that_make_no_sense_are_refused():
     assert "callbacks.0.budget" in faults(budget=1.5)
     assert "callbacks.0.budget" in faults(budget=0.0)
     assert "window_days" in faults(window_days=2)
+    assert "by_hand" in faults(pruner={"kind": "greedy", "shares": {"top.2": 2.0}})
+    assert "above 0" in faults(pruner={"kind": "greedy", "allocation": "by_hand", "shares": {"top.2": 0.0}})
 
 
 def test_a_budget_below_the_floors_is_refused_before_training_with_what_is_possible():
@@ -140,3 +144,17 @@ def test_a_budget_below_the_floors_is_refused_before_training_with_what_is_possi
     job = job_of("data", "run", model=MODEL, callbacks=[sparse("bad", {"kind": "never"}, floor={"groups": 30})])
     with pytest.raises(ConfigError, match=r"callbacks\.0\.budget: found 0\.4.*at least 0\.9\d+ is possible"):
         check_budgets(job.callbacks, build_model(job.model, PLAIN, 1), PLAIN)
+
+
+def test_shares_of_a_layer_that_is_not_there_are_refused_before_training():
+    from raysparse.callbacks.budgets import check_budgets
+    from raysparse.models import build_model
+
+    def check(place: str) -> None:
+        pruner = {"kind": "greedy", "allocation": "by_hand", "shares": {place: 2.0}}
+        job = job_of("data", "run", model=MODEL, callbacks=[sparse("bad", {"kind": "never"}, pruner=pruner)])
+        check_budgets(job.callbacks, build_model(job.model, PLAIN, 1), PLAIN)
+
+    check("top.0.2")
+    with pytest.raises(ConfigError, match=r"callbacks\.0\.pruner\.shares: found top\.9.*top\.0\.2 \(32 groups\)"):
+        check("top.9")

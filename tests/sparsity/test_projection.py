@@ -13,6 +13,7 @@ from raysparse.sparsity.projection import (
     project_within_places,
     refill,
     uniform_widths,
+    widths_by_hand,
 )
 from tests.sparsity.heads import CASES, assert_budget_is_used, head_layout, random_masks
 
@@ -120,3 +121,16 @@ def test_erk_keeps_more_of_a_small_layer():
     # Mean densities: a (14 / 40 + 5 / 4) / 2 = 0.8, b (6 / 8 + 5 / 4) / 2 = 1; a keeps 0.8 ** 0.5 of what b keeps.
     assert erk_widths(TWO, 36) == {"a": 2, "b": 3}
     assert uniform_widths(TWO, 36) == {"a": 2, "b": 2}
+
+
+def test_widths_by_hand_keep_their_ratio_and_take_the_budget():
+    layout = Layout(
+        sizes={"a": 100, "b": 100},
+        floors={"a": 1, "b": 1},
+        matrices=(Matrix(Side(0, "a", 1), Side(10)), Matrix(Side(0, "b", 1), Side(10))),
+        other_macs=0,
+    )
+    assert widths_by_hand(layout, 600, {"a": 2.0}) == {"a": 40, "b": 20}
+    assert widths_by_hand(layout, 600, {}) == uniform_widths(layout, 600)
+    # A place that is full leaves the rest to the other.
+    assert widths_by_hand(layout, 1200, {"a": 10.0}) == {"a": 100, "b": 20}
