@@ -87,7 +87,7 @@ class SparsityConfig(Config):
     floor: FloorConfig = FloorConfig()
     """What every layer keeps."""
     teacher: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of a child's target that the parent's prediction takes; the label has the rest."""
+    """Share of a child's target that the parent's prediction takes once its masks stand; the label has the rest."""
     inherit_optimizer: bool = True
     """Whether a child takes over the parent's optimizer state with its weights."""
     tables: TablesOfChild = "shared"
@@ -217,7 +217,6 @@ class Sparsity(Callback):
     def _adopt(self, state: TrainState, parent: Parent, arm: Arm, forked: int, total_steps: int) -> _Candidate:
         """Make a child an arm of the run that is pruned."""
         config = self._config
-        arm.teacher = config.teacher
         arm.facts = {"shadow": True}
         training = training_of(state, arm)
         pruner = build_pruner(config.pruner, parent.layout, config.budget, total_steps, self._seed + forked, training)
@@ -236,6 +235,12 @@ class Sparsity(Callback):
             self._compare(state, candidate)
         candidate.steps += 1
         candidate.pruner.step(child_of(candidate.arm).head, candidate.progress)
+        self._teach(candidate)
+
+    def _teach(self, candidate: _Candidate) -> None:
+        # A child that is still its parent has nothing to learn from it: the criterion would see no gradient.
+        if masks_stand(candidate.progress):
+            candidate.arm.teacher = self._config.teacher
 
     def _compare(self, state: TrainState, candidate: _Candidate) -> None:
         """Add how the candidate predicted the batch that both have just learned from."""
@@ -331,6 +336,7 @@ class Sparsity(Callback):
             arm = blank_child(state, parent, self._candidate_name, None, self._config.tables)
             self._candidate = self._adopt(state, parent, arm, candidate["forked"], candidate["total_steps"])
             self._candidate.steps = candidate["steps"]
+            self._teach(self._candidate)
 
     def _restore_served(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
         self._masks = parse_masks(saved["kept"], parent.layout)
