@@ -5,9 +5,10 @@ scoring, pruned while both see the same batches, made really smaller, and served
 (Ye et al. 2020, arXiv 2010.08655, describe the loop; the pruner and the rules are of raysparse's own design).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 import torch.distributed as dist
 from pydantic import Field, model_validator
 
@@ -54,15 +55,13 @@ class EveryConfig(Config):
 
 
 class EvidenceConfig(Config):
-    """Renew it when candidates, once their masks stand, predict the next batches better than it does."""
+    """Renew it when a candidate that is trained in its shadow predicts a day better."""
 
     kind: Literal["evidence"] = "evidence"
-    every_days: int = Field(default=1, ge=1)
-    """Days between two candidates; at least `window_days`."""
-    standard_errors: float = Field(default=0.0, ge=0.0)
-    """How far the candidates' loss must be below the served child's, in standard errors of the paired batches."""
-    memory: float = Field(default=0.5, ge=0.0, lt=1.0)
-    """How much of the evidence of one candidate counts with the next, until there is a swap."""
+    standard_errors: float = Field(default=1.0, ge=0.0)
+    """How far the candidate's loss on a day must be below the served child's, in standard errors of the paired rows."""
+    max_age_days: int = Field(default=10, ge=1)
+    """Days after which a candidate that was never better is dropped and another one forked."""
 
 
 RefreshConfig = Annotated[NeverConfig | EveryConfig | EvidenceConfig | RegrowthConfig, Field(discriminator="kind")]
@@ -98,63 +97,27 @@ class SparsityConfig(Config):
 
     @model_validator(mode="after")
     def _period_holds_window(self) -> "SparsityConfig":
-        match self.refresh:
-            case EveryConfig(days=days):
-                key = "refresh.days"
-            case EvidenceConfig(every_days=days):
-                key = "refresh.every_days"
-            case _:
-                return self
-        if days < self.window_days:
+        if isinstance(self.refresh, EveryConfig) and self.refresh.days < self.window_days:
             raise ValueError(
-                f"a {key} of at least window_days, {self.window_days}: one child is pruned at a time; found {days}"
+                f"a refresh.days of at least window_days, {self.window_days}, since one child is pruned at a time; "
+                f"found {self.refresh.days}"
             )
         return self
 
 
 @dataclass
 class _Candidate:
-    """A child that is being pruned."""
+    """A child that is being pruned, or trained in the shadow of the served one."""
 
     arm: Arm
     forked: int
     """Day of the run on which it was forked."""
     total_steps: int
-    pruner: Pruner
     steps: int = 0
-
-    @property
-    def progress(self) -> float:
-        """How much of its window is over."""
-        return self.steps / self.total_steps
-
-
-@dataclass
-class _Evidence:
-    """How much lower candidates' loss was than the served child's: sums over batches, each predicted before learned."""
-
-    batches: float = 0.0
-    differences: float = 0.0
-    """Of the mean loss per row."""
-    squares: float = 0.0
-
-    def add(self, difference: float) -> None:
-        self.batches += 1.0
-        self.differences += difference
-        self.squares += difference**2
-
-    def fade(self, memory: float) -> None:
-        self.batches *= memory
-        self.differences *= memory
-        self.squares *= memory
-
-    def is_lower(self, standard_errors: float) -> bool:
-        """Whether the mean difference is below zero by so many of its standard errors."""
-        if not self.batches:
-            return False
-        mean = self.differences / self.batches
-        variance = max(self.squares / self.batches - mean**2, 0.0)
-        return mean < -standard_errors * (variance / self.batches) ** 0.5
+    pruner: Pruner | None = None
+    """Chooses its groups; None once its masks stand."""
+    masks: Masks | None = None
+    """What it keeps; None while that is being chosen."""
 
 
 class Sparsity(Callback):
@@ -169,7 +132,8 @@ class Sparsity(Callback):
         self._pruned_on = 0
         self._candidate: _Candidate | None = None
         self._regrowth: Regrowth | None = None
-        self._evidence = _Evidence()
+        # Of today's rows: their number, and the sums of the paired differences of loss and of their squares.
+        self._paired = torch.zeros(3, dtype=torch.float64)
 
     @property
     def _candidate_name(self) -> str:
@@ -177,16 +141,45 @@ class Sparsity(Callback):
 
     def day_start(self, state: TrainState) -> None:
         """Say of the served child how old its mask is."""
+        self._paired.zero_()
         if self._served is not None:
             self._served.facts["mask_age_days"] = state.position.day_index - self._pruned_on - 1
 
+    def score_batch_end(self, state: TrainState, rows_done: int) -> None:
+        """Compare candidate and served child row by row."""
+        candidate = self._candidate
+        if candidate is None or candidate.masks is None or self._served is None:
+            return
+        difference = state.row_losses[candidate.arm.name] - state.row_losses[self._served.name]
+        rows = torch.count_nonzero(state.row_weights).double()
+        self._paired += torch.stack([rows, difference.sum(), difference.square().sum()]).cpu()
+
     def scored(self, state: TrainState) -> None:
-        """Fork where a child is due."""
+        """Swap on the day's evidence, and fork where a child is due."""
         if self._served is not None:
             self._served.facts.pop("swapped", None)
             self._served.facts.pop("churn", None)
+        candidate = self._candidate
+        if candidate is not None and candidate.masks is not None:
+            self._judge(state, candidate)
         if self._candidate is None and self._is_due(state):
             self._fork(state)
+
+    def _judge(self, state: TrainState, candidate: _Candidate) -> None:
+        refresh = self._config.refresh
+        assert isinstance(refresh, EvidenceConfig)
+        if dist.get_world_size() > 1:
+            on_device = self._paired.to(state.device)
+            dist.all_reduce(on_device)
+            self._paired = on_device.cpu()
+        rows, total, squares = self._paired.tolist()
+        mean = total / rows
+        standard_error = max(squares / rows - mean**2, 0.0) ** 0.5 / rows**0.5
+        if mean < -refresh.standard_errors * standard_error:
+            self._serve(state, candidate)
+        elif state.position.day_index - candidate.forked > refresh.max_age_days:
+            state.arms.remove(candidate.arm)
+            self._candidate = None
 
     def _is_due(self, state: TrainState) -> bool:
         config = self._config
@@ -197,8 +190,8 @@ class Sparsity(Callback):
         match config.refresh:
             case EveryConfig(days=days):
                 return since % days == 0
-            case EvidenceConfig(every_days=days):
-                return since % days == 0
+            case EvidenceConfig():
+                return True
             case _:
                 return self._served is None
 
@@ -209,48 +202,42 @@ class Sparsity(Callback):
         arm = fork_masked(state, parent, name, inherit_optimizer=inherit_optimizer, tables=config.tables)
         today = state.position.day_index
         window = state.days[today : today + config.window_days]
-        total_steps = sum(state.stream.num_batches(day) for day in window)
-        if isinstance(config.refresh, EvidenceConfig):
-            self._evidence.fade(config.refresh.memory)
-        self._candidate = self._adopt(state, parent, arm, today, total_steps)
+        candidate = _Candidate(arm, today, sum(state.stream.num_batches(day) for day in window))
+        self._adopt(state, candidate, parent)
 
-    def _adopt(self, state: TrainState, parent: Parent, arm: Arm, forked: int, total_steps: int) -> _Candidate:
-        """Make a child an arm of the run that is pruned."""
+    def _adopt(self, state: TrainState, candidate: _Candidate, parent: Parent) -> None:
+        """Make a candidate an arm of the run."""
         config = self._config
-        arm.facts = {"shadow": True}
-        training = training_of(state, arm)
-        pruner = build_pruner(config.pruner, parent.layout, config.budget, total_steps, self._seed + forked, training)
-        child_of(arm).extras = pruner.tensors()
-        state.arms.append(arm)
-        return _Candidate(arm, forked, total_steps, pruner)
+        candidate.arm.facts = {"shadow": True}
+        if candidate.masks is None:
+            candidate.pruner = build_pruner(
+                config.pruner,
+                parent.layout,
+                config.budget,
+                candidate.total_steps,
+                self._seed + candidate.forked,
+                training_of(state, candidate.arm),
+            )
+            child_of(candidate.arm).extras = candidate.pruner.tensors()
+        self._candidate = candidate
+        self._teach(candidate)
+        state.arms.append(candidate.arm)
+
+    def _teach(self, candidate: _Candidate) -> None:
+        # A child that is still its parent has nothing to learn from it: the criterion would see no gradient.
+        if candidate.masks is not None or masks_stand(candidate.steps / candidate.total_steps):
+            candidate.arm.teacher = self._config.teacher
 
     def step_end(self, state: TrainState) -> None:
         """Prune the candidate; regrow the served child where it lives on in place."""
         if self._regrowth is not None and self._served is not None:
             self._regrow(self._regrowth, self._served)
         candidate = self._candidate
-        if candidate is None:
+        if candidate is None or candidate.pruner is None:
             return
-        if masks_stand(candidate.progress) and isinstance(self._config.refresh, EvidenceConfig):
-            self._compare(state, candidate)
         candidate.steps += 1
-        candidate.pruner.step(child_of(candidate.arm).head, candidate.progress)
+        candidate.pruner.step(child_of(candidate.arm).head, candidate.steps / candidate.total_steps)
         self._teach(candidate)
-
-    def _teach(self, candidate: _Candidate) -> None:
-        # A child that is still its parent has nothing to learn from it: the criterion would see no gradient.
-        if masks_stand(candidate.progress):
-            candidate.arm.teacher = self._config.teacher
-
-    def _compare(self, state: TrainState, candidate: _Candidate) -> None:
-        """Add how the candidate predicted the batch that both have just learned from."""
-        if self._served is None:
-            return
-        assert state.batch is not None
-        difference = state.losses[candidate.arm.name] - state.losses[self._served.name]
-        if dist.get_world_size() > 1:
-            dist.all_reduce(difference)
-        self._evidence.add(difference.item() / state.batch.num_rows)
 
     def _regrow(self, regrowth: Regrowth, served: Arm) -> None:
         child = child_of(served)
@@ -262,47 +249,41 @@ class Sparsity(Callback):
             served.macs = regrowth.layout.macs(served.facts["widths"])
 
     def day_end(self, state: TrainState) -> None:
-        """End a window: the candidate is served, small, or dropped where the evidence is against it."""
+        """End a window: the candidate becomes small, and is served unless evidence has to come first."""
         candidate = self._candidate
-        if candidate is None or candidate.steps < candidate.total_steps:
+        if candidate is None or candidate.pruner is None or candidate.steps < candidate.total_steps:
             return
-        self._candidate = None
-        state.arms.remove(candidate.arm)
-        refresh = self._config.refresh
-        if (
-            self._served is None
-            or not isinstance(refresh, EvidenceConfig)
-            or self._evidence.is_lower(refresh.standard_errors)
-        ):
-            masks = read_masks(child_of(candidate.arm).head)
-            self._serve(state, self._finished(state, candidate, masks), masks)
-
-    def _finished(self, state: TrainState, candidate: _Candidate, masks: Masks) -> Arm:
-        """The candidate as it is served: really smaller, unless it goes on changing its groups in place."""
         parent = parent_of(state, self._config.floor)
-        arm = candidate.arm
+        candidate.masks = read_masks(child_of(candidate.arm).head)
+        candidate.pruner = None
+        state.arms.remove(candidate.arm)
         if isinstance(self._config.refresh, RegrowthConfig):
-            child_of(arm).extras = {}
-            arm.macs = parent.layout.macs(widths_of(masks))
+            child_of(candidate.arm).extras = {}
+            candidate.arm.macs = parent.layout.macs(widths_of(candidate.masks))
         else:
-            arm = compact_child(state, parent, arm, masks)
+            candidate.arm = compact_child(state, parent, candidate.arm, candidate.masks)
             if self._config.weights == "fresh":
-                reset_weights(child_of(arm).head, self._seed + candidate.forked)
-                child_of(arm).trained_head.set_moments({})
-        arm.facts = facts_of(parent.layout, masks)
-        return arm
+                reset_weights(child_of(candidate.arm).head, self._seed + candidate.forked)
+                child_of(candidate.arm).trained_head.set_moments({})
+        candidate.arm.facts = {"shadow": True, **facts_of(parent.layout, candidate.masks)}
+        state.arms.append(candidate.arm)
+        if self._served is None or not isinstance(self._config.refresh, EvidenceConfig):
+            # The day is over, the position stands at the next one.
+            self._serve(state, candidate, pruned_on=state.position.day_index - 1)
 
-    def _serve(self, state: TrainState, arm: Arm, masks: Masks) -> None:
-        """Put a child in the served one's place."""
-        arm.facts["swapped"] = self._served is not None
-        if self._served is not None and self._masks is not None:
-            arm.facts["churn"] = churn_between(self._masks, masks)
+    def _serve(self, state: TrainState, candidate: _Candidate, pruned_on: int | None = None) -> None:
+        """Put a candidate in the served child's place."""
+        assert candidate.masks is not None
+        arm = candidate.arm
+        facts = {key: value for key, value in arm.facts.items() if key != "shadow"}
+        facts["swapped"] = self._served is not None
+        if self._masks is not None:
+            facts["churn"] = churn_between(self._masks, candidate.masks)
+        if self._served is not None:
             state.arms.remove(self._served)
-        arm.name = self._config.name
-        state.arms.append(arm)
-        self._served, self._masks, self._evidence = arm, masks, _Evidence()
-        # The day is over, the position stands at the next one.
-        self._pruned_on = state.position.day_index - 1
+        arm.name, arm.facts = self._config.name, facts
+        self._served, self._masks, self._candidate = arm, candidate.masks, None
+        self._pruned_on = candidate.forked + self._config.window_days - 1 if pruned_on is None else pruned_on
         self._start_regrowth(state)
 
     def _start_regrowth(self, state: TrainState) -> None:
@@ -321,8 +302,12 @@ class Sparsity(Callback):
             else {"kept": dump_masks(self._masks), "pruned_on": self._pruned_on, "facts": self._served.facts},
             "candidate": None
             if candidate is None
-            else {"forked": candidate.forked, "total_steps": candidate.total_steps, "steps": candidate.steps},
-            "evidence": asdict(self._evidence),
+            else {
+                "kept": None if candidate.masks is None else dump_masks(candidate.masks),
+                "forked": candidate.forked,
+                "total_steps": candidate.total_steps,
+                "steps": candidate.steps,
+            },
         }
 
     def load_state_dict(self, saved: dict[str, Any], state: TrainState) -> None:
@@ -330,13 +315,8 @@ class Sparsity(Callback):
         parent = parent_of(state, self._config.floor)
         if saved["served"] is not None:
             self._restore_served(saved["served"], state, parent)
-        self._evidence = _Evidence(**saved["evidence"])
-        candidate = saved["candidate"]
-        if candidate is not None:
-            arm = blank_child(state, parent, self._candidate_name, None, self._config.tables)
-            self._candidate = self._adopt(state, parent, arm, candidate["forked"], candidate["total_steps"])
-            self._candidate.steps = candidate["steps"]
-            self._teach(self._candidate)
+        if saved["candidate"] is not None:
+            self._restore_candidate(saved["candidate"], state, parent)
 
     def _restore_served(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
         self._masks = parse_masks(saved["kept"], parent.layout)
@@ -349,3 +329,11 @@ class Sparsity(Callback):
         self._pruned_on = saved["pruned_on"]
         state.arms.append(self._served)
         self._start_regrowth(state)
+
+    def _restore_candidate(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
+        masks = None if saved["kept"] is None else parse_masks(saved["kept"], parent.layout)
+        arm = blank_child(state, parent, self._candidate_name, masks, self._config.tables)
+        candidate = _Candidate(arm, saved["forked"], saved["total_steps"], saved["steps"], masks=masks)
+        self._adopt(state, candidate, parent)
+        if masks is not None:
+            arm.facts |= facts_of(parent.layout, masks)

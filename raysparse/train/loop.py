@@ -44,11 +44,13 @@ def _score_day(state: TrainState, callbacks: Sequence[Callback], warm_up_days: i
     with torch.no_grad():
         for batch in state.stream.batches(state.day):
             batch = batch.to(state.device)
-            losses = {
+            state.row_weights = batch.weights
+            state.row_losses = {
                 arm.name: metrics[arm.name].update(arm.model.forward(batch), batch.labels, batch.weights)
                 for arm in state.arms
             }
             watch.check()
+            losses = {name: row_losses.sum() for name, row_losses in state.row_losses.items()}
             watch.send(losses, state.day.day, batch.index, save_requested=False)
             rows_done += batch.num_rows
             for callback in callbacks:
@@ -101,7 +103,6 @@ def _train_step(state: TrainState, watch: StepWatch, factor: float) -> None:
     losses = {arm.name: arm.loss_sum(batch) for arm in trained}
     state.save_agreed = watch.check()
     watch.send(losses, state.day.day, batch.index, save_requested=state.save_requested)
-    state.losses = {name: loss.detach() for name, loss in losses.items()}
     position.num_steps += 1
     # The mean over ranks of these is the mean over the rows of all ranks.
     scale = state.stream.world_size / batch.num_rows

@@ -42,7 +42,7 @@ class DayMetrics:
         self._counts = torch.zeros(2 * _NUM_BINS, dtype=torch.int64, device=device)
 
     def update(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Add a batch, each `[B]`; rows of weight 0 are padding. Returns the sum of their losses."""
+        """Add a batch, each `[B]`; rows of weight 0 are padding. Returns the rows' losses `[B]`, 0 for padding."""
         losses = binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="none")
         rows = torch.stack([torch.ones_like(losses), labels.double(), losses, logits.double().sigmoid()])
         sums = rows @ weights.double()
@@ -51,7 +51,7 @@ class DayMetrics:
         share = (logits.nan_to_num().clamp(-_LOGIT_RANGE, _LOGIT_RANGE) + _LOGIT_RANGE) / (2 * _LOGIT_RANGE)
         bins = (share * (_NUM_BINS - 1)).round().long() + labels.long() * _NUM_BINS
         self._counts.index_add_(0, bins, weights.long())
-        return sums[2]
+        return losses * weights.double()
 
     def compute(self) -> Metrics:
         """Return the metrics of what all ranks have added; all ranks together."""

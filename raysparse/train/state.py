@@ -37,8 +37,10 @@ class TrainState:
     position: Position = field(default_factory=Position)
     records: list[dict[str, Any]] = field(default_factory=list)
     """History lines of the current day, one per arm, from its scores on; empty until the day is scored."""
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    """Per arm that learns, the sum of this rank's losses on the batch of the last step, predicted before it."""
+    row_losses: dict[str, Tensor] = field(default_factory=dict)
+    """Losses `[B]` of the batch that has just been scored, per arm; 0 for padding."""
+    row_weights: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Weights `[B]` of the batch that has just been scored; 0 for padding."""
     train_seconds: float = 0.0
     """Time spent on training on the current day."""
     save_requested: bool = False
