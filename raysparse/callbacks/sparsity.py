@@ -58,9 +58,9 @@ class EvidenceConfig(Config):
     """Renew it when a candidate that is trained in its shadow predicts a day better."""
 
     kind: Literal["evidence"] = "evidence"
-    standard_errors: float = Field(default=1.0, ge=0.0)
+    standard_errors: float = Field(default=0.5, ge=0.0)
     """How far the candidate's loss on a day must be below the served child's, in standard errors of the paired rows."""
-    max_age_days: int = Field(default=10, ge=1)
+    max_age_days: int = Field(default=2, ge=1)
     """Days after which a candidate that was never better is dropped and another one forked."""
 
 
