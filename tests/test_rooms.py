@@ -14,6 +14,7 @@ ORDER = [
     {"launch"},
     {"job"},
     {"report"},
+    {"search"},
     {"callbacks"},
     {"train"},
     {"sharding", "cost", "sparsity"},

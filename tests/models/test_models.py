@@ -82,4 +82,4 @@ def test_a_model_without_dense_features_is_possible():
 def test_features_are_taken_by_name_whatever_the_order_of_the_look_up():
     pooled = torch.randn(2, 3, 4)
     shuffled = KeyedTensor(["c", "a", "b"], [4, 4, 4], pooled[:, [2, 0, 1]].reshape(2, 12))
-    torch.testing.assert_close(stack_pooled(shuffled, ("a", "b", "c")), pooled)
+    torch.testing.assert_close(stack_pooled(shuffled, ("a", "b", "c"), 4), pooled)

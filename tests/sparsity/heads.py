@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from raysparse.cost.record import cost_of
 from raysparse.data.schema import DenseFeature, IdFeature, Schema
 from raysparse.models import ModelConfig, Recommender, build_model
+from raysparse.models.autoint import AutoIntConfig
 from raysparse.models.dcn import DCNConfig
 from raysparse.models.deepfm import DeepFMConfig
 from raysparse.models.dlrm import DLRMConfig
+from raysparse.models.xdeepfm import XDeepFMConfig
 from raysparse.sparsity.greedy import mask_open
 from raysparse.sparsity.layout import Layout, Masks, layout_of, widths_of
 
@@ -29,6 +31,12 @@ CASES: dict[str, tuple[ModelConfig, Schema]] = {
     "dcn, full rank": (DCNConfig(embedding_dim=4, num_cross_layers=2, rank=None, deep=(8, 5)), WITH_DENSE),
     "dcn, no dense": (DCNConfig(embedding_dim=4, num_cross_layers=1, rank=3, deep=(8,)), WITHOUT_DENSE),
     "dcn, no hidden": (DCNConfig(embedding_dim=4, num_cross_layers=1, rank=3, deep=()), WITH_DENSE),
+    "autoint": (AutoIntConfig(embedding_dim=4, num_layers=2, head_dim=3, deep=(8, 5)), WITH_DENSE),
+    "autoint, no dense": (AutoIntConfig(embedding_dim=4, num_layers=1, head_dim=3, deep=(8,)), WITHOUT_DENSE),
+    "autoint, no hidden": (AutoIntConfig(embedding_dim=4, num_layers=1, head_dim=3, deep=()), WITH_DENSE),
+    "xdeepfm": (XDeepFMConfig(embedding_dim=4, cin=(5, 3), deep=(8, 5)), WITH_DENSE),
+    "xdeepfm, no dense": (XDeepFMConfig(embedding_dim=4, cin=(5,), deep=(8,)), WITHOUT_DENSE),
+    "xdeepfm, no hidden": (XDeepFMConfig(embedding_dim=4, cin=(5, 3), deep=()), WITH_DENSE),
 }
 
 LARGER = DLRMConfig(embedding_dim=8, bottom=(24,), top=(40, 20))

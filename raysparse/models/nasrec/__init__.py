@@ -1,0 +1,1 @@
+"""NASRec networks (arXiv 2207.07187): blocks that mix dense and sparse operators, alone or with shared weights."""
