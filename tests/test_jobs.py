@@ -140,6 +140,7 @@ GENERATED = SmallForm(no_input, ("data.prepare.num_days=3", "data.prepare.rows_p
 SMALL_FORMS = {
     "avazu.yaml": SmallForm(write_avazu),
     "bench/ads.yaml": GENERATED,
+    "bench/ads_allocation.yaml": GENERATED,
     "bench/speed.yaml": GENERATED,
     "criteo-1tb.yaml": SmallForm(write_criteo_1tb),
     "criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),

@@ -97,6 +97,16 @@ def test_twins_that_are_read_in_different_ways_are_told_apart():
     assert canonical(both) != canonical(same)
 
 
+def test_many_twins_are_ordered_at_once():
+    # Any of 11! orders would do; a search through them would not end.
+    twins = [block() for _ in range(11)]
+    choice = network(*twins, block(dense_inputs=(1, 3, 5, 7), sparse_inputs=(2, 4, 6, 8), dense_op="dot"))
+    choice = choice.model_copy(update={"blocks": (*choice.blocks, block(dense_inputs=(9, 10, 11, 12)))})
+    assert text_of(canonical(choice)).endswith("| dot8(1,2,3,4) efc16(8,9,10,11) | fc8(5,6,7,12) efc4(0)")
+    for seed in range(5):
+        assert canonical(renumbered(choice, Random(seed))) == canonical(choice)
+
+
 def test_only_what_is_read_of_a_block_counts():
     first = block(dense_to_sparse=True, fm=True, dense_width=16)
     dense_only = network(first, block(dense_inputs=(0, 1)))

@@ -80,36 +80,6 @@ def test_a_choice_alone_learns_as_it_does_in_the_supernet():
         assert all(parameter.grad is not None for parameter in alone.parameters())
 
 
-def test_only_what_a_choice_uses_gets_a_gradient():
-    last = BlockChoice(dense_width=8, num_tokens=4, dense_inputs=(0, 2), sparse_inputs=(0,))
-    dead = BlockChoice(dense_width=8, num_tokens=4)
-    choice = NASRecConfig(embedding_dim=4, layer_norm=True, blocks=(dead, dead, dead, dead, last))
-    NETWORK.zero_grad()
-    NETWORK(*ROWS, choice).sum().backward()
-    learned = {name: p.grad for name, p in NETWORK.named_parameters() if p.grad is not None}
-    fc, efc = "dense_ops.fc.project", "sparse_ops.efc.project"
-    assert set(learned) == {
-        f"blocks.1.{fc}.weights.0",
-        f"blocks.1.{fc}.norm_weight",
-        f"blocks.1.{fc}.norm_bias",
-        f"blocks.4.{fc}.weights.0",
-        f"blocks.4.{fc}.weights.2",
-        f"blocks.4.{fc}.norm_weight",
-        f"blocks.4.{fc}.norm_bias",
-        f"blocks.4.{efc}.weights.0",
-        f"blocks.4.{efc}.norm_weight",
-        f"blocks.4.{efc}.norm_bias",
-        "logit.weights.dense",
-        "logit.weights.tokens",
-        "logit.bias",
-    }
-    gradient = learned[f"blocks.4.{fc}.weights.2"]
-    assert gradient.shape == (32, 32)
-    assert gradient[:8, :8].any()
-    assert not gradient[8:].any()
-    assert not gradient[:, 8:].any()
-
-
 def test_a_shorter_choice_takes_the_last_blocks():
     random = Random(4)
     for _ in range(10):
