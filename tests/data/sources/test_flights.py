@@ -125,7 +125,7 @@ def test_the_weather_is_that_of_the_hour_before(tmp_path: Path) -> None:
     assert math.isnan(temp[2])
     assert temp[3] == pytest.approx(1.0)
     assert [math.isnan(gust) for gust in reading.column("wind_gust")] == [True, True, True, False]
-    assert reading.column("precip")[3] == pytest.approx(0.1 / 0.03)
+    assert reading.column("precip")[3] == pytest.approx(np.log(1 + 10))
 
 
 def test_yesterday_counts_the_late_flights_of_the_day_before_alone(tmp_path: Path) -> None:
