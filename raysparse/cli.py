@@ -75,9 +75,9 @@ def prepare(
 @click.option("--fresh", "mode", flag_value="fresh", help="Delete the run that is there and start anew.")
 def train(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fresh"] | None) -> None:
     """Train a job day by day; KEY=VALUE overrides keys of the job, such as scaling.num_workers=1."""
-    from raysparse.job import load_job
+    from raysparse.job import load_train_job
 
-    job = load_job(job_file, overrides)
+    job = load_train_job(job_file, overrides)
     from raysparse.launch.trainer import open_run
     from raysparse.launch.trainer import train as run
     from raysparse.report.console import Console
@@ -89,6 +89,29 @@ def train(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fr
     with console:
         summary = run(job, folder, console)
     console.finish(summary, job.run_folder, write_report(job.run_folder))
+
+
+@main.command()
+@click.argument("job_file", metavar="JOB.yaml")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--resume", "mode", flag_value="resume", help="Go on with the search, or start it where there is none.")
+@click.option("--fresh", "mode", flag_value="fresh", help="Delete the search that is there and start anew.")
+def search(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fresh"] | None) -> None:
+    """Search the networks of a space: supernet, trials, finalists; KEY=VALUE overrides keys of the job."""
+    from raysparse.job import SearchJob, load_job, require_kind
+
+    job = require_kind(SearchJob, load_job(job_file, overrides), job_file)
+    from raysparse.launch.search import open_search
+    from raysparse.launch.search import search as run
+    from raysparse.report.search_console import SearchConsole
+    from raysparse.report.search_page import write_search_report
+
+    job, folder = open_search(job, mode or "new")
+    console = SearchConsole(sys.stdout, sys.stdout.isatty())
+    console.start(job.name, job.run_folder)
+    with console:
+        results, summary = run(job, folder, console)
+    console.finish(results, summary, job.run_folder, write_search_report(job.run_folder))
 
 
 @main.command(name="check")

@@ -2,14 +2,14 @@ import pytest
 
 from raysparse.config import override, parse_yaml
 from raysparse.errors import ConfigError
-from raysparse.job import check_job, dump_job, refuse_changes
+from raysparse.job import check_train_job, dump_job, refuse_changes
 
 JOB = {"kind": "train", "name": "x", "run_folder": "runs/x", "data": {"path": "data/x"}}
 
 
 def faults(**changes: object) -> str:
     with pytest.raises(ConfigError) as error:
-        check_job({**JOB, **changes}, "x.yaml")
+        check_train_job({**JOB, **changes}, "x.yaml")
     return str(error.value)
 
 
@@ -39,7 +39,7 @@ def test_an_unknown_kind_names_the_known_ones():
 
 def test_a_missing_key_is_named():
     with pytest.raises(ConfigError, match="run_folder: missing; it has to be given"):
-        check_job({"kind": "train", "name": "x", "data": {"path": "y"}}, "x.yaml")
+        check_train_job({"kind": "train", "name": "x", "data": {"path": "y"}}, "x.yaml")
 
 
 def test_arms_have_names_of_their_own():
@@ -78,12 +78,12 @@ def test_numbers_are_numbers_and_dates_are_text(text: str, value: object):
 
 
 def test_a_resolved_job_reads_back_as_itself():
-    job = check_job({**JOB, "model": {"kind": "dcn", "rank": None}}, "x.yaml")
-    assert check_job(parse_yaml(dump_job(job), "job.yaml"), "job.yaml") == job
+    job = check_train_job({**JOB, "model": {"kind": "dcn", "rank": None}}, "x.yaml")
+    assert check_train_job(parse_yaml(dump_job(job), "job.yaml"), "job.yaml") == job
 
 
 def test_a_resumed_run_may_change_its_workers_but_not_its_numbers():
-    job = check_job(JOB, "x.yaml")
-    refuse_changes(job, check_job({**JOB, "scaling": {"num_workers": 4}, "run_folder": "elsewhere"}, "x.yaml"))
+    job = check_train_job(JOB, "x.yaml")
+    refuse_changes(job, check_train_job({**JOB, "scaling": {"num_workers": 4}, "run_folder": "elsewhere"}, "x.yaml"))
     with pytest.raises(ConfigError, match=r"seed: 1 in the run, 2 in the job[\s\S]*--fresh"):
-        refuse_changes(job, check_job({**JOB, "seed": 2}, "x.yaml"))
+        refuse_changes(job, check_train_job({**JOB, "seed": 2}, "x.yaml"))

@@ -14,7 +14,7 @@ from raysparse.callbacks import SparsityConfig
 from raysparse.config import parse_yaml
 from raysparse.data.sources import FileConfig, open_source
 from raysparse.data.sources.criteo import Criteo1tbConfig
-from raysparse.job import TrainJob, check_job, dump_job, load_job
+from raysparse.job import TrainJob, TuneJob, check_job, dump_job, load_job, load_train_job
 from raysparse.launch.prepare import prepare
 from raysparse.models import build_model
 from raysparse.sharding.optimizer import fused_parameters, state_bytes_per_row
@@ -23,6 +23,8 @@ from tests.train.ranks import history, run_job
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 NAMES = sorted(str(path.relative_to(JOBS)) for path in JOBS.rglob("*.yaml"))
+
+TRAIN_NAMES = [name for name in NAMES if isinstance(load_job(JOBS / name), TrainJob)]
 
 RowsOfDay = dict[str, int]
 SMALL_TABLE = 500
@@ -155,7 +157,7 @@ SMALL_FORMS = {
 
 def shrink(name: str) -> tuple[str, ...]:
     """Overrides that make any job small: its tables and batches, no GPUs, arms that fork on the second day."""
-    job = load_job(JOBS / name)
+    job = load_train_job(JOBS / name)
     rows = getattr(job.data.prepare, "rows", {})
     begins = {"frozen_arm": ["after_days=1"], "small_dense": []}
     windows = ["first_day=0", "floor.groups=1", "floor.share=0"]
@@ -187,17 +189,18 @@ def test_a_job_is_checked(name: str):
 def test_jobs_do_not_share_folders():
     jobs = [load_job(JOBS / name) for name in NAMES]
     assert len({job.run_folder for job in jobs}) == len(jobs)
-    assert len({job.data.path for job in jobs}) == len(jobs)
+    paths = [job.data.path for job in jobs if not isinstance(job, TuneJob)]
+    assert len(set(paths)) == len(paths)
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster", "one_rank")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAIN_NAMES)
 def test_a_job_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small = SMALL_FORMS.get(name)
     if small is None:
         pytest.fail(f"jobs/{name} has no small form: add one to SMALL_FORMS in tests/test_jobs.py")
-    job = load_job(JOBS / name, (*shrink(name), *small.overrides))
+    job = load_train_job(JOBS / name, (*shrink(name), *small.overrides))
     assert job.data.prepare is not None, f"jobs/{name} does not say how its data set is made (data.prepare)"
     # The paths of a job are relative to where the command runs.
     monkeypatch.chdir(tmp_path)
@@ -229,7 +232,7 @@ def test_every_small_form_belongs_to_a_job():
 
 
 def test_the_tables_of_the_terabyte_job_fit_eight_gpus_of_16_gib():
-    job = load_job(JOBS / "criteo-1tb.yaml")
+    job = load_train_job(JOBS / "criteo-1tb.yaml")
     source: FileConfig = job.data.prepare  # type: ignore[assignment]
     assert isinstance(source, Criteo1tbConfig)
     model = build_model(job.model, open_source(source).schema(), job.seed)

@@ -22,7 +22,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from raysparse.data.dataset import Dataset
 from raysparse.data.stream import DayStream
-from raysparse.job import TrainJob, load_job
+from raysparse.job import TrainJob, load_train_job
 from raysparse.models import build_model
 from raysparse.sharding.optimizer import fused_parameters
 from raysparse.sharding.plan import TableSharder, make_plan, topology_of
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("job")
     parser.add_argument("--steps", type=int, default=96)
     arguments, overrides = parser.parse_known_args()
-    job = load_job(arguments.job, tuple(overrides))
+    job = load_train_job(arguments.job, tuple(overrides))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -5,24 +5,41 @@ from typing import Annotated
 from pydantic import Field
 
 from raysparse.callbacks.checkpointing import CheckpointConfig, Checkpointing
+from raysparse.callbacks.feature_cache import FeatureCacheConfig, FeatureCaching
 from raysparse.callbacks.frozen_arm import FrozenArm, FrozenArmConfig
 from raysparse.callbacks.history import History
 from raysparse.callbacks.mask_age import MaskAge, MaskAgeConfig
+from raysparse.callbacks.path_sampling import PathSampling, PathSamplingConfig
 from raysparse.callbacks.progress import Progress
 from raysparse.callbacks.row_pruning import RowPruning, RowPruningConfig
 from raysparse.callbacks.small_dense import SmallDense, SmallDenseConfig
 from raysparse.callbacks.sparsity import Sparsity, SparsityConfig
+from raysparse.data.schema import Schema
+from raysparse.errors import ConfigError
+from raysparse.models import ModelConfig
+from raysparse.models.nasrec.menu import CTRSpaceConfig
+from raysparse.models.nasrec.supernet import NASRecSupernetConfig
 from raysparse.train.callback import Callback
 
+ArmConfig = FrozenArmConfig | MaskAgeConfig | SmallDenseConfig | SparsityConfig
+"""Callbacks that add arms; each has a name."""
+
 CallbackConfig = Annotated[
-    FrozenArmConfig | MaskAgeConfig | RowPruningConfig | SmallDenseConfig | SparsityConfig, Field(discriminator="kind")
+    ArmConfig | FeatureCacheConfig | PathSamplingConfig | RowPruningConfig, Field(discriminator="kind")
 ]
 """The callbacks that a job may list."""
 
 
-def build_callback(config: CallbackConfig, seed: int) -> Callback:
-    """Build a listed callback; `seed` is the job's."""
+def build_callback(config: CallbackConfig, seed: int, model: ModelConfig, schema: Schema) -> Callback:
+    """Build a listed callback; `seed` and `model` are the job's, `schema` the data set's.
+
+    ConfigError where the callback does not fit the model.
+    """
     match config:
+        case FeatureCacheConfig():
+            return FeatureCaching(config, _space_of(model, config.kind))
+        case PathSamplingConfig():
+            return PathSampling(config, _space_of(model, config.kind), schema, seed)
         case FrozenArmConfig():
             return FrozenArm(config)
         case MaskAgeConfig():
@@ -35,15 +52,26 @@ def build_callback(config: CallbackConfig, seed: int) -> Callback:
             return Sparsity(config, seed)
 
 
+def _space_of(model: ModelConfig, kind: str) -> CTRSpaceConfig:
+    if not isinstance(model, NASRecSupernetConfig):
+        raise ConfigError(f"callbacks: {kind} needs model.kind: nasrec_supernet; found {model.kind}")
+    return model.space
+
+
 __all__ = [
+    "ArmConfig",
     "CallbackConfig",
     "CheckpointConfig",
     "Checkpointing",
+    "FeatureCacheConfig",
+    "FeatureCaching",
     "FrozenArm",
     "FrozenArmConfig",
     "History",
     "MaskAge",
     "MaskAgeConfig",
+    "PathSampling",
+    "PathSamplingConfig",
     "Progress",
     "RowPruning",
     "RowPruningConfig",

@@ -5,7 +5,7 @@ scoring, pruned while both see the same batches, made really smaller, and served
 (Ye et al. 2020, arXiv 2010.08655, describe the loop; the pruner and the rules are of raysparse's own design).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -59,9 +59,21 @@ class EvidenceConfig(Config):
 
     kind: Literal["evidence"] = "evidence"
     standard_errors: float = Field(default=0.5, ge=0.0)
-    """How far the candidate's loss on a day must be below the served child's, in standard errors of the paired rows."""
+    """How far the candidate's loss must be below the served child's, in standard errors of the paired rows."""
+    judged_days: int = Field(default=1, ge=1)
+    """Latest days that are compared, together; several where a day has few rows or its rows are late, rainy or on sale
+    together, which makes rows alone look surer than they are: the error is then that between days, if it is larger."""
     max_age_days: int = Field(default=2, ge=1)
-    """Days after which a candidate that was never better is dropped and another one forked."""
+    """Days after which a candidate that was never better is dropped and another one forked; above `judged_days`."""
+
+    @model_validator(mode="after")
+    def _is_judged(self) -> "EvidenceConfig":
+        if self.max_age_days < self.judged_days:
+            raise ValueError(
+                f"a refresh.max_age_days of at least judged_days, {self.judged_days}, so that a candidate is judged "
+                f"before it is dropped; found {self.max_age_days}"
+            )
+        return self
 
 
 RefreshConfig = Annotated[NeverConfig | EveryConfig | EvidenceConfig | RegrowthConfig, Field(discriminator="kind")]
@@ -118,6 +130,8 @@ class _Candidate:
     """Chooses its groups; None once its masks stand."""
     masks: Masks | None = None
     """What it keeps; None while that is being chosen."""
+    days: list[list[float]] = field(default_factory=list)
+    """Of each day that it was compared on: rows, and the sums of the paired differences of loss and their squares."""
 
 
 class Sparsity(Callback):
@@ -172,10 +186,9 @@ class Sparsity(Callback):
             on_device = self._paired.to(state.device)
             dist.all_reduce(on_device)
             self._paired = on_device.cpu()
-        rows, total, squares = self._paired.tolist()
-        mean = total / rows
-        standard_error = max(squares / rows - mean**2, 0.0) ** 0.5 / rows**0.5
-        if mean < -refresh.standard_errors * standard_error:
+        candidate.days = [*candidate.days, self._paired.tolist()][-refresh.judged_days :]
+        mean, standard_error = _difference(candidate.days)
+        if len(candidate.days) == refresh.judged_days and mean < -refresh.standard_errors * standard_error:
             self._serve(state, candidate)
         elif state.position.day_index - candidate.forked > refresh.max_age_days:
             state.arms.remove(candidate.arm)
@@ -307,6 +320,7 @@ class Sparsity(Callback):
                 "forked": candidate.forked,
                 "total_steps": candidate.total_steps,
                 "steps": candidate.steps,
+                "days": candidate.days,
             },
         }
 
@@ -333,7 +347,21 @@ class Sparsity(Callback):
     def _restore_candidate(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
         masks = None if saved["kept"] is None else parse_masks(saved["kept"], parent.layout)
         arm = blank_child(state, parent, self._candidate_name, masks, self._config.tables)
-        candidate = _Candidate(arm, saved["forked"], saved["total_steps"], saved["steps"], masks=masks)
+        candidate = _Candidate(
+            arm, saved["forked"], saved["total_steps"], saved["steps"], masks=masks, days=saved["days"]
+        )
         self._adopt(state, candidate, parent)
         if masks is not None:
             arm.facts |= facts_of(parent.layout, masks)
+
+
+def _difference(days: list[list[float]]) -> tuple[float, float]:
+    """Mean paired difference of loss over all rows of some days, and its standard error, of rows or of days."""
+    rows, total, squares = (sum(column) for column in zip(*days, strict=True))
+    mean = total / rows
+    variance = max(squares - rows * mean**2, 0.0)
+    if len(days) > 1:
+        # Rows of a day differ from their mean together (Cameron and Miller 2015, J. Human Resources 50(2), eq. 11).
+        between = sum((of_day - mean * num_rows) ** 2 for num_rows, of_day, _ in days)
+        variance = max(variance, between * len(days) / (len(days) - 1))
+    return mean, variance**0.5 / rows

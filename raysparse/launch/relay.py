@@ -8,6 +8,8 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from raysparse.errors import RunEndedError
+
 Event = dict[str, Any]
 
 _POLL_S = 0.5
@@ -18,9 +20,15 @@ class _Relay:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
+        self._ended = False
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> bool:
+        """Take an event; returns whether the run is to go on."""
         self._events.append(event)
+        return not self._ended
+
+    def end(self) -> None:
+        self._ended = True
 
     def drain(self) -> list[Event]:
         events = list(self._events)
@@ -29,7 +37,10 @@ class _Relay:
 
 
 class EventRelay:
-    """Calls `show` on the driver, in a thread, with each event that a worker tells."""
+    """Calls `show` on the driver, in a thread, with each event that a worker tells.
+
+    Where `show` raises RunEndedError, rank 0 raises it too the next time that it has something to tell.
+    """
 
     def __init__(self, show: Callable[[Event], None]) -> None:
         self.actor: ActorHandle[Any] = ray.remote(num_cpus=0)(_Relay).remote()  # pyright: ignore
@@ -46,6 +57,8 @@ class EventRelay:
             self._drain()
         except BaseException as error:  # raised again in close()
             self._error = error
+            if isinstance(error, RunEndedError):
+                self.actor.end.remote()
 
     def _drain(self) -> None:
         for event in ray.get(self.actor.drain.remote()):

@@ -8,27 +8,24 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import fsspec
 import ray
 
 from raysparse.config import parse_yaml
-from raysparse.data.dataset import MANIFEST, Dataset
-from raysparse.data.selection import select_days
-from raysparse.errors import ConfigError, RaySparseError, WorkerError
-from raysparse.job import TrainJob, check_job, dump_job, refuse_changes
+from raysparse.data.dataset import Dataset
+from raysparse.errors import RaySparseError, WorkerError
+from raysparse.job import TrainJob, check_train_job, dump_job, refuse_changes
 from raysparse.launch.cluster import connect, free_reservations, shortage
+from raysparse.launch.data import ensure_data
 from raysparse.launch.entry import enter_worker
 from raysparse.launch.relay import EventRelay
-from raysparse.train.run_folder import CHECKPOINTS, JOB, SUMMARY, RunFolder
+from raysparse.train.run_folder import CHECKPOINTS, SUMMARY, RunFolder, RunMode
 from raysparse.train.summary import summarize, versions
 
 WORKER_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 """Has glibc keep the memory of freed batches and gradients instead of fetching fresh pages at every step, which it
 does in one arena only: Ray calls the training from a thread that would have another (8 % of a step's time)."""
-
-RunMode = Literal["new", "resume", "fresh"]
 
 
 class Display(Protocol):
@@ -59,25 +56,17 @@ def open_run(job: TrainJob, mode: RunMode) -> tuple[TrainJob, RunFolder]:
     """
     job = job.model_copy(
         update={
-            "run_folder": _absolute(job.run_folder),
-            "data": job.data.model_copy(update={"path": _absolute(job.data.path)}),
+            "run_folder": absolute(job.run_folder),
+            "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
         }
     )
     folder = RunFolder(job.run_folder)
-    if folder.exists() and folder.filesystem.ls(folder.root):
-        if not folder.exists(JOB):
-            raise ConfigError(f"run_folder {job.run_folder} holds other things than a run; choose another folder")
-        if mode == "new":
-            raise ConfigError(
-                f"the run {job.run_folder} exists already; --resume goes on with it, --fresh deletes it and starts anew"
-            )
-        if mode == "fresh":
-            folder.remove()
-        else:
-            old = check_job(parse_yaml(folder.read(JOB), folder.url(JOB)), folder.url(JOB))
-            refuse_changes(old, job)
-    folder.write(JOB, dump_job(job))
+    folder.open(dump_job(job), mode, lambda text, origin: _refuse_changes(text, origin, job))
     return job, folder
+
+
+def _refuse_changes(text: str, origin: str, job: TrainJob) -> None:
+    refuse_changes(check_train_job(parse_yaml(text, origin), origin), job)
 
 
 def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
@@ -93,7 +82,7 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     importing.start()
     connect(scaling.num_workers * scaling.threads_per_worker)
     importing.join()
-    _ensure_data(job, display)
+    _check_callbacks(job, ensure_data(job.data, display))
     gpus = scaling.num_workers if scaling.use_gpu else 0
     lack = shortage(scaling.num_workers * scaling.threads_per_worker, gpus)
     if lack is not None:
@@ -156,16 +145,7 @@ def _fit(job: TrainJob, folder: RunFolder, relay: EventRelay) -> None:
     trainer.fit()
 
 
-def _ensure_data(job: TrainJob, display: Display) -> None:
-    filesystem, root = fsspec.core.url_to_fs(job.data.path)
-    if job.data.prepare is not None and not filesystem.exists(f"{root}/{MANIFEST}"):
-        from raysparse.launch.prepare import prepare
-
-        display.message(f"preparing {job.data.prepare.source} into {job.data.path}")
-        manifest = prepare(job.data.prepare, job.data.path)
-        display.message(f"prepared {sum(day.rows for day in manifest.days):,} rows of {len(manifest.days)} days")
-    dataset = Dataset.open(job.data.path)
-    select_days(dataset, job.data.first_day, job.data.last_day)
+def _check_callbacks(job: TrainJob, dataset: Dataset) -> None:
     if job.callbacks:
         # They import torchrec, which takes 2 s.
         from raysparse.callbacks.budgets import check_budgets
@@ -211,23 +191,24 @@ def _summary(job: TrainJob, folder: RunFolder, started: float) -> dict[str, Any]
     return {
         "name": job.name,
         "status": "finished",
-        "started": _timestamp(started),
-        "finished": _timestamp(time.time()),
+        "started": timestamp(started),
+        "finished": timestamp(time.time()),
         "seconds": time.time() - started,
         "num_workers": job.scaling.num_workers,
         "threads_per_worker": job.scaling.threads_per_worker,
         "model": job.model.kind,
-        "commit": _commit(),
+        "commit": commit(),
         "versions": versions(),
         **summarize(folder.history()),
     }
 
 
-def _timestamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
+    """A moment as text, in UTC."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that runs, where it is one."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
@@ -235,7 +216,8 @@ def _commit() -> str | None:
     return None
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """The same folder, wherever a worker runs; URLs stay as they are."""
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 

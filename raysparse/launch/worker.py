@@ -4,9 +4,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import ray
 import ray.train
 import torch
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.train import CheckpointUploadMode
 from torch import nn
 
@@ -16,7 +18,8 @@ from raysparse.cost.record import cost_of
 from raysparse.data.dataset import Dataset
 from raysparse.data.selection import select_days
 from raysparse.data.stream import DayStream
-from raysparse.job import TrainJob, check_job
+from raysparse.errors import RunEndedError
+from raysparse.job import TrainJob, check_train_job
 from raysparse.models import build_model
 from raysparse.sharding.child import ChildModel, OwnTables
 from raysparse.sharding.model import ShardedModel
@@ -39,7 +42,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     (who the run folder belongs to).
     """
     _quieten()
-    job = check_job(arguments["job"], "the job")
+    job = check_train_job(arguments["job"], "the job")
     torch.set_num_threads(job.scaling.threads_per_worker)
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
@@ -62,7 +65,9 @@ def train_worker(arguments: dict[str, Any]) -> None:
         device=device,
     )
     checkpoints = CheckpointFolder(folder)
-    callbacks: list[Callback] = [build_callback(config, job.seed) for config in job.callbacks]
+    callbacks: list[Callback] = [
+        build_callback(config, job.seed, job.model, dataset.schema) for config in job.callbacks
+    ]
     callbacks += [History(folder), Progress(tell)]
     callbacks.append(Checkpointing(checkpoints, job.checkpoint, callbacks, _register_checkpoint))
     name = checkpoints.latest(lambda text: tell({"event": "message", "text": text}))
@@ -135,10 +140,29 @@ def _place(state: TrainState) -> str:
 
 
 def _teller(relay: ActorHandle, rank: int) -> Tell:
-    if rank != 0:
-        return lambda event: None
-    # Ray adds an actor's methods to its handle at run time.
-    return lambda event: relay.tell.remote(event)  # type: ignore[reportAttributeAccessIssue]
+    return _Teller(relay) if rank == 0 else lambda event: None
+
+
+class _Teller:
+    """Takes events to the driver and does not wait for it; learns with the next event whether to go on."""
+
+    def __init__(self, relay: ActorHandle) -> None:
+        self._relay = relay
+        self._last: ray.ObjectRef | None = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if self._last is not None and not _goes_on(self._last):
+            raise RunEndedError("the driver has ended this run")
+        # Ray adds an actor's methods to its handle at run time.
+        self._last = self._relay.tell.remote(event)  # type: ignore[reportAttributeAccessIssue]
+
+
+def _goes_on(answer: ray.ObjectRef) -> bool:
+    ready, _ = ray.wait([answer], timeout=0)
+    try:
+        return not ready or bool(ray.get(ready[0]))
+    except RayActorError:
+        return True  # nobody looks on any more, which is no reason to end
 
 
 def _quieten() -> None:

@@ -13,11 +13,18 @@ from raysparse.models.deepfm import DeepFM, DeepFMConfig
 from raysparse.models.dlrm import DLRM, DLRMConfig
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.network import NASRec
+from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfig
 from raysparse.models.recommender import Recommender, embedding_tables
 from raysparse.models.xdeepfm import XDeepFM, XDeepFMConfig
 
+HandMadeConfig = Annotated[
+    DLRMConfig | DeepFMConfig | DCNConfig | AutoIntConfig | XDeepFMConfig, Field(discriminator="kind")
+]
+"""Models that were designed by hand."""
+
 ModelConfig = Annotated[
-    DLRMConfig | DeepFMConfig | DCNConfig | AutoIntConfig | XDeepFMConfig | NASRecConfig, Field(discriminator="kind")
+    DLRMConfig | DeepFMConfig | DCNConfig | AutoIntConfig | XDeepFMConfig | NASRecConfig | NASRecSupernetConfig,
+    Field(discriminator="kind"),
 ]
 
 HEADS: dict[str, type[nn.Module]] = {
@@ -27,6 +34,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "autoint": AutoInt,
     "xdeepfm": XDeepFM,
     "nasrec": NASRec,
+    "nasrec_supernet": NASRecSupernet,
 }
 
 
@@ -44,4 +52,4 @@ def build_model(config: ModelConfig, schema: Schema, seed: int) -> Recommender:
     return Recommender(tables, head, features, config.embedding_dim)
 
 
-__all__ = ["HEADS", "ModelConfig", "Recommender", "build_model"]
+__all__ = ["HEADS", "HandMadeConfig", "ModelConfig", "Recommender", "build_model"]

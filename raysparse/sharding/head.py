@@ -1,6 +1,7 @@
 """A head that every rank copies, with its optimizer and the exchange of its gradients."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -14,12 +15,21 @@ ReadShapes = Callable[[str], dict[str, tuple[tuple[int, ...], torch.dtype]]]
 """Shapes and types of the checkpoint's tensors whose names start so, by the rest of the name."""
 
 
+@runtime_checkable
+class PartlyUsed(Protocol):
+    """A head of which a step uses a part that changes from step to step, the same on all ranks."""
+
+    def active_slices(self) -> dict[str, tuple[slice, ...]]:
+        """Return by name the part of each parameter that gets a gradient; `()` is the whole of one."""
+        ...
+
+
 class TrainedHead:
     """A head and what it learns with. Every rank.
 
     Its gradients are averaged in one flat exchange after the backward pass: its order never changes, which makes
-    a resumed run add in the same order (DDP rebuilds its buckets after the first step), and a head whose active
-    parameters change from step to step needs nothing special. Masks have gradients, but are not learned.
+    a resumed run add in the same order (DDP rebuilds its buckets after the first step). Of a head that is partly used,
+    the part alone is exchanged and changed. Masks have gradients, but are not learned.
     """
 
     def __init__(self, head: nn.Module, config: DenseOptimizerConfig, device: torch.device) -> None:
@@ -39,20 +49,51 @@ class TrainedHead:
 
     def step(self, others: Iterable[Tensor] = ()) -> None:
         """Average the gradients, with those of `others`, over the ranks and learn; all ranks together."""
-        self._average([*self._parameters.values(), *self._masks, *others])
+        parts = self.module.active_slices() if isinstance(self.module, PartlyUsed) else None
+        learned = self._gradients(parts)
+        beside = [parameter.grad for parameter in (*self._masks, *others) if parameter.grad is not None]
+        self._average([*learned.values(), *beside])
         if self._config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip_norm)
-        self.optimizer.step()
+            _clip(list(learned.values()), self._config.clip_norm)
+        if parts is None:
+            self.optimizer.step()
+        else:
+            self._step_parts(parts, learned)
 
-    def _average(self, parameters: Sequence[Tensor]) -> None:
+    def _gradients(self, parts: dict[str, tuple[slice, ...]] | None) -> dict[str, Tensor]:
+        """The gradients of what is learned, or of the parts that are used, by name; they are views."""
+        if parts is None:
+            return {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        gradients: dict[str, Tensor] = {}
+        for name, part in parts.items():
+            gradient = self._parameters[name].grad
+            assert gradient is not None, f"{name} is said to be used, and has no gradient"
+            gradients[name] = gradient[part]
+        return gradients
+
+    def _average(self, gradients: Sequence[Tensor]) -> None:
         if self._world_size == 1:
             return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self._world_size
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    @torch.no_grad()
+    def _step_parts(self, parts: dict[str, tuple[slice, ...]], gradients: dict[str, Tensor]) -> None:
+        # The optimizer's own step would go over all weights of the space: 82 M in NASRec's on Criteo.
+        group = self.optimizer.param_groups[0]
+        for name, gradient in gradients.items():
+            weight = self._parameters[name][parts[name]]
+            if group["weight_decay"]:
+                gradient = gradient.add(weight, alpha=group["weight_decay"])
+            if self._config.kind == "adagrad":
+                squares = self.optimizer.state[self._parameters[name]]["sum"][parts[name]]
+                squares.addcmul_(gradient, gradient)
+                weight.addcdiv_(gradient, squares.sqrt().add_(group["eps"]), value=-group["lr"])
+            else:
+                weight.add_(gradient, alpha=-group["lr"])
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """Scale the learning rate."""
@@ -84,3 +125,11 @@ class TrainedHead:
                 on = parameter.device if shape else torch.device("cpu")
                 self.optimizer.state[parameter][key] = torch.empty(shape, dtype=dtype, device=on)
         read(self.state())
+
+
+def _clip(gradients: Sequence[Tensor], largest: float) -> None:
+    norm = nn.utils.get_total_norm(gradients)
+    # As clip_grad_norm_ has it: no branch on the norm, which would wait for the device.
+    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)

@@ -63,6 +63,8 @@ class DenseOptimizerConfig(Config):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Step size, before the schedule's factor."""
     weight_decay: float = Field(default=0.0, ge=0)
+    eps: float | None = Field(default=None, gt=0)
+    """Added to the root of the sum of squares; null: 1e-8 for adam, 1e-10 for adagrad."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of all dense gradients together; null: not clipped."""
 
@@ -105,7 +107,8 @@ def state_bytes_per_row(config: SparseOptimizerConfig, width: int) -> int:
 def build_dense_optimizer(config: DenseOptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
     """The dense optimizer; fused, since the unfused one launches a kernel per parameter."""
     kinds = {"adam": torch.optim.AdamW, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
-    return kinds[config.kind](parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    eps = {} if config.eps is None or config.kind == "sgd" else {"eps": config.eps}
+    return kinds[config.kind](parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True, **eps)
 
 
 class UnfusedTableOptimizer:

@@ -83,5 +83,9 @@ def normalized_entropy(log_loss: float, base_rate: float) -> float | None:
     """Log loss over the entropy of the base rate, both natural; null where the entropy is 0."""
     if not 0.0 < base_rate < 1.0:
         return None
-    entropy = -base_rate * math.log(base_rate) - (1.0 - base_rate) * math.log1p(-base_rate)
-    return log_loss / entropy
+    return log_loss / entropy(base_rate)
+
+
+def entropy(base_rate: float) -> float:
+    """Natural entropy of a base rate between 0 and 1: the log loss of predicting it for every row."""
+    return -base_rate * math.log(base_rate) - (1.0 - base_rate) * math.log1p(-base_rate)

@@ -7,11 +7,12 @@ workers of a driver that died may live on for a while.
 import json
 import posixpath
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import fsspec
 
-from raysparse.errors import DataError, RunTakenError
+from raysparse.errors import ConfigError, DataError, RunTakenError
 
 JOB = "job.yaml"
 HISTORY = "history.jsonl"
@@ -19,6 +20,9 @@ SUMMARY = "summary.json"
 PLAN = "plan.json"
 CHECKPOINTS = "checkpoints"
 OWNER = "owner"
+
+RunMode = Literal["new", "resume", "fresh"]
+"""Whether a run is to begin, to go on (or begin), or to replace the one that is there."""
 
 
 class RunFolder:
@@ -51,6 +55,25 @@ class RunFolder:
         path = posixpath.join(self.root, name)
         self.filesystem.pipe_file(path + ".partial", text.encode())
         self.filesystem.mv(path + ".partial", path)
+
+    def open(self, job: str, mode: RunMode, refuse_changes: Callable[[str, str], None]) -> None:
+        """Write the resolved job of a run that begins or goes on here; driver.
+
+        `refuse_changes` is called with the text of the job that is there and its place. ConfigError where the
+        folder exists and `mode` is `new`, and where it holds something else.
+        """
+        if self.exists() and self.filesystem.ls(self.root):
+            if not self.exists(JOB):
+                raise ConfigError(f"run_folder {self.path} holds other things than a run; choose another folder")
+            if mode == "new":
+                raise ConfigError(
+                    f"the run {self.path} exists already; --resume goes on with it, --fresh deletes it and starts anew"
+                )
+            if mode == "fresh":
+                self.remove()
+            else:
+                refuse_changes(self.read(JOB), self.url(JOB))
+        self.write(JOB, job)
 
     def claim(self) -> str:
         """Take the folder over from whoever writes there; returns the new owner. Driver."""

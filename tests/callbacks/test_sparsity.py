@@ -7,7 +7,7 @@ import pytest
 
 from raysparse.config import Tree
 from raysparse.errors import ConfigError
-from raysparse.job import check_job
+from raysparse.job import check_train_job
 from raysparse.train.arm import TRAINED
 from tests.data.datasets import PLAIN, write_dataset
 from tests.gloo import run_ranks
@@ -127,7 +127,7 @@ def test_budgets_and_periods_that_make_no_sense_are_refused():
     def faults(**changes: Any) -> str:
         callback = sparse("bad", {"kind": "every", "days": 1}, **changes)
         with pytest.raises(ConfigError) as error:
-            check_job({**job_of("data", "run").model_dump(mode="json"), "callbacks": [callback]}, "job")
+            check_train_job({**job_of("data", "run").model_dump(mode="json"), "callbacks": [callback]}, "job")
         return str(error.value)
 
     assert "callbacks.0.budget" in faults(budget=1.5)

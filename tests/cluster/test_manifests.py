@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from raysparse.job import load_job
+from raysparse.job import load_train_job
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
@@ -133,7 +133,7 @@ def test_the_job_resumes_after_a_lost_cluster():
 def test_submitted_jobs_are_valid_and_keep_their_run_on_the_volume(command: str):
     words = shlex.split(command)[2:]
     overrides = tuple(word for word in words[1:] if not word.startswith("--"))
-    job = load_job(ROOT / words[0], overrides)
+    job = load_train_job(ROOT / words[0], overrides)
     assert job.run_folder.startswith("runs/")
     assert job.data.path.startswith("data/")
 
@@ -141,7 +141,7 @@ def test_submitted_jobs_are_valid_and_keep_their_run_on_the_volume(command: str)
 def test_the_workers_of_the_job_fit_its_pods():
     spec = load_kuberay("kuberay-rayjob.yaml")[1]["spec"]
     words = shlex.split(spec["entrypoint"])
-    scaling = load_job(ROOT / words[2], tuple(word for word in words[3:] if "=" in word)).scaling
+    scaling = load_train_job(ROOT / words[2], tuple(word for word in words[3:] if "=" in word)).scaling
     (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
     num_cpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
     assert group["replicas"] == scaling.num_workers

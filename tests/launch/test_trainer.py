@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from raysparse.errors import ConfigError, DataError, PlanError
-from raysparse.job import TrainJob, check_job
+from raysparse.job import TrainJob, check_train_job
 from raysparse.launch.trainer import open_run, train
 from tests.data.datasets import PLAIN, write_dataset
 from tests.train.ranks import history
@@ -60,7 +60,7 @@ def job_of(path: str, folder: Path, **changes: Any) -> TrainJob:
         "callbacks": [{"kind": "frozen_arm", "after_days": 2}],
         **changes,
     }
-    return check_job(tree, "test")
+    return check_train_job(tree, "test")
 
 
 def run(job: TrainJob, mode: Any = "new") -> tuple[dict[str, Any], Screen]:

@@ -12,7 +12,7 @@ from raysparse.callbacks import CheckpointConfig, Checkpointing, History, build_
 from raysparse.config import Tree
 from raysparse.data.dataset import Dataset
 from raysparse.data.stream import DayStream
-from raysparse.job import TrainJob, check_job
+from raysparse.job import TrainJob, check_train_job
 from raysparse.launch.worker import ArmBuilder
 from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
@@ -60,7 +60,7 @@ def job_of(data: str, run_folder: str, **changes: Any) -> TrainJob:
         "callbacks": [{"kind": "frozen_arm", "after_days": 2}],
         **changes,
     }
-    return check_job(tree, "test")
+    return check_train_job(tree, "test")
 
 
 def run_job(job: TrainJob, extra: Sequence[Callback] = (), stop: bool = False) -> TrainState:
@@ -77,7 +77,8 @@ def run_job(job: TrainJob, extra: Sequence[Callback] = (), stop: bool = False) -
     )
     folder = RunFolder(job.run_folder)
     checkpoints = CheckpointFolder(folder)
-    callbacks: list[Callback] = [*(build_callback(config, job.seed) for config in job.callbacks), History(folder)]
+    listed = [build_callback(config, job.seed, job.model, dataset.schema) for config in job.callbacks]
+    callbacks: list[Callback] = [*listed, History(folder)]
     config = CheckpointConfig(every_minutes=1000.0, keep=2)
     callbacks = [*callbacks, Checkpointing(checkpoints, config, callbacks, lambda url, state: None), *extra]
     name = checkpoints.latest(lambda text: None)

@@ -1,18 +1,18 @@
-"""The job: one YAML file, checked as a whole before anything starts."""
+"""The job that trains one model day by day."""
 
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Literal, Self
 
-import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from raysparse.callbacks import CallbackConfig, CheckpointConfig, RowPruningConfig
-from raysparse.config import Config, Tree, check, load_tree
+from raysparse.callbacks import ArmConfig, CallbackConfig, CheckpointConfig, FeatureCacheConfig, PathSamplingConfig
+from raysparse.config import Config
 from raysparse.data.sources import PrepareConfig
 from raysparse.data.stream import StreamConfig
-from raysparse.errors import ConfigError
 from raysparse.models import ModelConfig
 from raysparse.models.dlrm import DLRMConfig
+from raysparse.models.nasrec.supernet import NASRecSupernetConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig, RowWiseAdagradConfig, SparseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
 from raysparse.train.schedule import ScheduleConfig
@@ -78,64 +78,41 @@ class TrainJob(Config):
 
     @model_validator(mode="after")
     def _distinct_arms(self) -> Self:
-        arms = (callback for callback in self.callbacks if not isinstance(callback, RowPruningConfig))
-        names = ["trained", *(callback.name for callback in arms)]
-        if sum(isinstance(callback, RowPruningConfig) for callback in self.callbacks) > 1:
-            raise ValueError("one callback of kind row_pruning, since all tables share its budget; found several")
+        names = ["trained", *(callback.name for callback in self.callbacks if isinstance(callback, ArmConfig))]
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise ValueError(f"arms (callbacks.*.name, and 'trained') of different names; {', '.join(double)} is twice")
         return self
 
+    @model_validator(mode="after")
+    def _single_callbacks(self) -> Self:
+        kinds = [callback.kind for callback in self.callbacks if not isinstance(callback, ArmConfig)]
+        for kind in ("row_pruning", "path_sampling", "feature_cache"):
+            if kinds.count(kind) > 1:
+                raise ValueError(f"one callback of kind {kind}; found {kinds.count(kind)}")
+        return self
 
-Job = Annotated[TrainJob, Field(discriminator="kind")]
-"""A union over the kinds of job."""
+    @model_validator(mode="after")
+    def _supernet_is_whole(self) -> Self:
+        faults = [
+            InitErrorDetails(type=PydanticCustomError("supernet", "{allowed}", {"allowed": text}), loc=loc, input=found)
+            for loc, found, text in self._supernet_faults()
+        ]
+        if faults:
+            raise ValidationError.from_exception_data(type(self).__name__, faults)
+        return self
 
-JOB_KINDS: dict[str, type[TrainJob]] = {"train": TrainJob}
-
-RESUMABLE_CHANGES = ("scaling", "sharding", "checkpoint", "data.path", "data.prepare", "data.last_day", "run_folder")
-"""Keys that may differ between a run and its resumption; all others decide what the numbers are."""
-
-
-def load_job(path: str | Path, overrides: tuple[str, ...] = ()) -> TrainJob:
-    """Read and check a job file; ConfigError lists all its faults."""
-    return check_job(load_tree(path, overrides), str(path))
-
-
-def check_job(tree: Tree, origin: str) -> TrainJob:
-    """Check a job that was read already."""
-    kind = tree.get("kind")
-    if kind not in JOB_KINDS:
-        raise ConfigError(f"{origin}: kind: found {kind!r}; allowed: {', '.join(JOB_KINDS)}")
-    return check(JOB_KINDS[kind], tree, origin)
-
-
-def dump_job(job: TrainJob) -> str:
-    """The resolved job as YAML, every key given."""
-    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False)
-
-
-def refuse_changes(old: TrainJob, new: TrainJob) -> None:
-    """Raise ConfigError where `new` differs from the run's own job in a key that may not change on resuming."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    changed = [
-        f"  {key}: {before.get(key)!r} in the run, {after.get(key)!r} in the job"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-        and not any(key == allowed or key.startswith(allowed + ".") for allowed in RESUMABLE_CHANGES)
-    ]
-    if changed:
-        raise ConfigError(
-            "the job differs from the run that is to be resumed:\n" + "\n".join(changed) + "\n"
-            f"Only {', '.join(RESUMABLE_CHANGES)} may change; undo the changes, or start anew with --fresh"
-        )
-
-
-def _flatten(tree: Tree, prefix: str = "") -> Tree:
-    flat: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    def _supernet_faults(self) -> Iterator[tuple[tuple[int | str, ...], str, str]]:
+        """Where in the job, what was found there, what is allowed."""
+        kind = self.model.kind
+        if not isinstance(self.model, NASRecSupernetConfig):
+            for number, callback in enumerate(self.callbacks):
+                if isinstance(callback, PathSamplingConfig | FeatureCacheConfig):
+                    allowed = f"only with model.kind nasrec_supernet, found {kind}"
+                    yield ("callbacks", number, "kind"), callback.kind, allowed
+            return
+        if not any(isinstance(callback, PathSamplingConfig) for callback in self.callbacks):
+            yield ("model", "kind"), kind, "only with a path_sampling in callbacks, which draws what each step trains"
+        if self.optimizer.dense.kind == "adam":
+            allowed = "only with optimizer.dense.kind adagrad or sgd, found adam, which moves weights that a step"
+            yield ("model", "kind"), kind, f"{allowed} does not use"

@@ -1,0 +1,74 @@
+"""Draws the network of a supernet that each step trains."""
+
+from random import Random
+from typing import Literal, cast
+
+from pydantic import Field
+
+from raysparse.config import Config
+from raysparse.data.schema import Schema
+from raysparse.models.nasrec.choice import NASRecConfig
+from raysparse.models.nasrec.menu import CTRSpaceConfig
+from raysparse.models.nasrec.supernet import NASRecSupernet
+from raysparse.search.ctr_space import CTRSpace
+from raysparse.train.arm import TRAINED
+from raysparse.train.callback import Callback
+from raysparse.train.state import TrainState
+
+
+class PathSamplingConfig(Config):
+    """One network per step, drawn from the seed and the number of the step, the same on all ranks."""
+
+    kind: Literal["path_sampling"] = "path_sampling"
+    warm_up_steps: int = Field(default=0, ge=0)
+    """Steps in which the share of full paths falls from 1 to 0 (arXiv 2207.07187, section 4.1)."""
+    connections: Literal["any", "single"] = "any"
+    """Inputs of a block that a drawn network has: any number, or one alone, for comparison."""
+
+
+class PathSampling(Callback):
+    """Sets the supernet's choice before each step; a day is predicted with the widest path. Every rank."""
+
+    def __init__(self, config: PathSamplingConfig, space: CTRSpaceConfig, schema: Schema, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+        full = space if config.connections == "any" else space.model_copy(update={"max_inputs": 1})
+        # What a budget excludes is trained as well: its weights are those of the members, too.
+        self._space = CTRSpace(full.model_copy(update={"max_macs": None}), schema)
+        self._widest: NASRecConfig | None = None
+
+    def fit_start(self, state: TrainState) -> None:
+        """Keep the widest path; where the run goes on within a day, draw the next step's."""
+        self._widest = _supernet(state).choice
+        if state.records:
+            self._draw(state)
+
+    def day_start(self, state: TrainState) -> None:
+        """Predict with the widest path."""
+        assert self._widest is not None
+        _supernet(state).choice = self._widest
+
+    def scored(self, state: TrainState) -> None:
+        """Draw the first step's network."""
+        self._draw(state)
+
+    def step_end(self, state: TrainState) -> None:
+        """Draw the next step's network."""
+        self._draw(state)
+
+    def fit_end(self, state: TrainState) -> None:
+        """Leave the widest path, which is what the run's history tells of."""
+        assert self._widest is not None
+        _supernet(state).choice = self._widest
+
+    def _draw(self, state: TrainState) -> None:
+        step = state.position.num_steps
+        share = max(0.0, 1.0 - step / self._config.warm_up_steps) if self._config.warm_up_steps else 0.0
+        random = Random(f"{self._seed}/path/{step}")
+        _supernet(state).choice = self._space.sample_warm_up(random, share)
+
+
+def _supernet(state: TrainState) -> NASRecSupernet:
+    arm = state.arm(TRAINED)
+    assert arm is not None
+    return cast(NASRecSupernet, arm.model.head)

@@ -1,0 +1,263 @@
+"""Runs a search job on a Ray cluster, from the driver: supernet, trials, finalists and baselines."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from raysparse.callbacks import FeatureCacheConfig
+from raysparse.config import Tree, parse_yaml
+from raysparse.cost.record import cost_of
+from raysparse.data.dataset import Dataset
+from raysparse.data.selection import select_days
+from raysparse.data.split import Split, split_days
+from raysparse.errors import CheckpointError, ConfigError
+from raysparse.job import SearchJob, TrainJob, check_job, dump_job, refuse_changes, require_kind
+from raysparse.launch.cluster import connect
+from raysparse.launch.contest import Contender, Quiet, best_log_loss, compete, finish_run
+from raysparse.launch.data import ensure_data
+from raysparse.launch.trainer import RunMode, absolute, commit, timestamp
+from raysparse.launch.trials import TrialDisplay, run_trials
+from raysparse.models import build_model
+from raysparse.models.nasrec.supernet import NASRecSupernetConfig
+from raysparse.search.ctr_space import CTRSpace
+from raysparse.search.feature_cache import MANIFEST, FeatureCache
+from raysparse.search.finalists import pick_finalists
+from raysparse.search.journal import Entry, Journal, resume
+from raysparse.search.pareto import best_so_far
+from raysparse.search.population import build_searcher
+from raysparse.train.run_folder import SUMMARY, RunFolder
+from raysparse.train.summary import versions
+
+SUPERNET = "supernet"
+CACHE = "cache"
+JOURNAL = "journal.jsonl"
+RESULTS = "results.json"
+
+
+class SearchDisplay(Protocol):
+    """Shows a search to a person."""
+
+    def phase(self, text: str) -> None:
+        """Say what begins."""
+        ...
+
+    def trial(self, done: int, total: int, best: float | None, failed: int) -> None:
+        """Show how far the trials are, and the least log loss so far."""
+        ...
+
+    def run_done(self, name: str, validation: float | None, test: float | None, seconds: float) -> None:
+        """Show a finished run: its log losses and how long it took."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+
+@dataclass
+class Phases:
+    """How long each phase took in this process; 0 for what had been done before."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def measure(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do a phase's work and note its time."""
+        started = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self.seconds[name] = time.perf_counter() - started
+
+
+def open_search(job: SearchJob, mode: RunMode) -> tuple[SearchJob, RunFolder]:
+    """Claim the job's run folder and write its resolved job there; driver.
+
+    Returns the job with absolute paths. ConfigError where the folder exists and `mode` is `new`, where it holds
+    something else, or where a resumed search was made by another job.
+    """
+    job = job.model_copy(
+        update={
+            "run_folder": absolute(job.run_folder),
+            "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
+        }
+    )
+    if "://" in job.run_folder:
+        raise ConfigError(
+            f"run_folder: found {job.run_folder}; allowed: a folder that all machines reach, since the journal is "
+            "appended to and the cache is mapped into memory"
+        )
+    folder = RunFolder(job.run_folder)
+    folder.open(dump_job(job), mode, lambda text, origin: _refuse_changes(text, origin, job))
+    return job, folder
+
+
+def _refuse_changes(text: str, origin: str, job: SearchJob) -> None:
+    refuse_changes(require_kind(SearchJob, check_job(parse_yaml(text, origin), origin), origin), job)
+
+
+def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[Tree, Tree]:
+    """Run a job that `open_search` has given a folder, and return its results and its summary; driver.
+
+    What an earlier, killed process has done is taken over: the supernet's checkpoints, the cache, every journaled
+    score, and finished runs. Raises what a run raises, CheckpointError where cache and journal belong to another
+    supernet.
+    """
+    started = time.time()
+    connect(max(job.scaling.num_workers * job.scaling.threads_per_worker, _trial_cpus(job)))
+    dataset = ensure_data(job.data, display)
+    split = split_days(select_days(dataset, job.data.first_day, job.data.last_day), job.split)
+    space = CTRSpace(job.space, dataset.schema)
+    phases = Phases()
+    cache = phases.measure("supernet", lambda: _train_supernet(job, split, folder, display))
+    entries = phases.measure("trials", lambda: _score_choices(job, space, cache, folder, display))
+    display.phase("training finalists and baselines alone")
+    contenders = [*_finalists(job, space, entries), *_baselines(job, dataset)]
+    rows = phases.measure("finalists", lambda: compete(job, contenders, split, folder, display))
+    results = _results(split, space, rows)
+    folder.write(RESULTS, json.dumps(results, indent=1) + "\n")
+    summary = _summary(job, entries, phases, started)
+    folder.write(SUMMARY, json.dumps(summary, indent=1) + "\n")
+    return results, summary
+
+
+def _trial_cpus(job: SearchJob) -> int:
+    return job.trials.num_actors * job.trials.threads_per_actor
+
+
+def _train_supernet(job: SearchJob, split: Split, folder: RunFolder, display: SearchDisplay) -> FeatureCache:
+    """Train the shared weights on the training days, and look up what the trials read."""
+    if folder.exists(f"{SUPERNET}/{SUMMARY}") and not folder.exists(f"{CACHE}/{MANIFEST}"):
+        # Trained, and its cache is gone: the run goes on from its last checkpoint, which has only the cache to write.
+        folder.filesystem.rm(f"{folder.root}/{SUPERNET}/{SUMMARY}")
+    display.phase(f"training the supernet on {len(split.training)} days")
+    finish_run(supernet_job(job, split, folder), Quiet(display.message))
+    return FeatureCache.open(folder.url(CACHE))
+
+
+def supernet_job(job: SearchJob, split: Split, folder: RunFolder) -> TrainJob:
+    """Return the train job of a search's supernet, which ends with its cache."""
+    return TrainJob(
+        kind="train",
+        name=f"{job.name}-{SUPERNET}",
+        run_folder=folder.url(SUPERNET),
+        seed=job.seed,
+        data=job.data.model_copy(update={"last_day": split.training[-1].day}),
+        model=NASRecSupernetConfig(space=job.space),
+        optimizer=job.supernet.optimizer,
+        sharding=job.sharding,
+        scaling=job.scaling,
+        checkpoint=job.checkpoint,
+        callbacks=(
+            job.supernet.sampling,
+            FeatureCacheConfig(
+                folder=folder.url(CACHE),
+                tuning_rows=job.scoring.tuning_rows,
+                validation_days=len(split.validation),
+                validation_rows=job.scoring.validation_rows,
+            ),
+        ),
+    )
+
+
+def _score_choices(
+    job: SearchJob, space: CTRSpace, cache: FeatureCache, folder: RunFolder, display: SearchDisplay
+) -> list[Entry]:
+    """Have the population's choices scored, and return all scores there are."""
+    searcher = build_searcher(job.searcher, space, job.seed)
+    header = {
+        "supernet": cache.manifest.supernet,
+        "space": job.space.model_dump(mode="json"),
+        "scoring": job.scoring.model_dump(mode="json"),
+        "searcher": job.searcher.model_dump(mode="json"),
+        "seed": job.seed,
+    }
+    with Journal.open(Path(folder.root) / JOURNAL, header) as journal:
+        replayed = resume(searcher, journal)
+        if replayed:
+            display.message(f"{replayed} scored choices are taken from {JOURNAL}")
+
+        def show(_: Entry | None = None) -> None:
+            losses = [entry.objectives["log_loss"] if entry.objectives else None for entry in journal.entries]
+            best = best_so_far(losses)[-1] if losses else None
+            display.trial(len(losses), searcher.num_trials, best, losses.count(None))
+
+        display.phase(f"scoring {searcher.num_trials} choices with {job.trials.num_actors} actors")
+        show()
+        if searcher.ended is None:
+            run_trials(job, folder.url(CACHE), searcher, journal, TrialDisplay(show, display.message))
+        if searcher.ended is not None and len(journal.entries) < searcher.num_trials:
+            display.message(searcher.ended)
+        return list(journal.entries)
+
+
+def _finalists(job: SearchJob, space: CTRSpace, entries: list[Entry]) -> list[Contender]:
+    picked = pick_finalists(entries, job.finalists.count, job.finalists.rank_by)
+    if not picked:
+        raise CheckpointError(f"none of {len(entries)} trials has a score; the first error: {_first_error(entries)}")
+    contenders: list[Contender] = []
+    for rank, entry in enumerate(picked, start=1):
+        choice = space.canonical(space.parse(entry.choice))
+        facts = {
+            "rank": rank,
+            "trial": entry.number,
+            "key": entry.key,
+            "choice": choice.model_dump(mode="json"),
+            "supernet_log_loss": (entry.objectives or {})["log_loss"],
+        }
+        contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts))
+    return contenders
+
+
+def _first_error(entries: list[Entry]) -> str | None:
+    return next((entry.error for entry in entries if entry.error is not None), None)
+
+
+def _baselines(job: SearchJob, dataset: Dataset) -> list[Contender]:
+    none: dict[str, Any] = {"rank": None, "trial": None, "key": None, "choice": None, "supernet_log_loss": None}
+    contenders: list[Contender] = []
+    for number, model in enumerate(job.baselines):
+        with torch.device("cpu"):
+            cost = cost_of(build_model(model, dataset.schema, job.seed), dataset.schema)
+        same = sum(other.kind == model.kind for other in job.baselines[:number])
+        contenders.append(Contender("baseline", model.kind + (f"-{same + 1}" if same else ""), model, cost, none))
+    return contenders
+
+
+def _results(split: Split, space: CTRSpace, rows: list[Tree]) -> Tree:
+    size = space.size()
+    return {
+        "validation_days": [day.day for day in split.validation],
+        "test_days": [day.day for day in split.test],
+        "teacher": {
+            "validation_log_loss": best_log_loss(split.validation),
+            "test_log_loss": best_log_loss(split.test),
+        },
+        "rows": rows,
+        "size": {
+            "published": size.published,
+            "sampled": size.sampled,
+            "sampled_with_gates": size.sampled_with_gates,
+        },
+    }
+
+
+def _summary(job: SearchJob, entries: list[Entry], phases: Phases, started: float) -> Tree:
+    scoring = sum(entry.seconds for entry in entries)
+    return {
+        "name": job.name,
+        "status": "finished",
+        "started": timestamp(started),
+        "finished": timestamp(time.time()),
+        "seconds": time.time() - started,
+        "commit": commit(),
+        "versions": versions(),
+        "num_trials": len(entries),
+        "num_failed": sum(entry.error is not None for entry in entries),
+        "trials_per_minute": 60.0 * len(entries) / scoring * job.trials.num_actors if scoring else None,
+        "phases": phases.seconds,
+    }

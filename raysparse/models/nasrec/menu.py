@@ -1,0 +1,78 @@
+"""What the networks of a space may choose from."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from raysparse.config import Config
+from raysparse.models.nasrec.choice import MAX_INPUTS, DenseOperator, SparseOperator
+
+DENSE_WIDTHS = (16, 32, 64, 128, 256, 512, 768, 1024)
+TOKEN_COUNTS = (16, 32, 48, 64)
+NARROW = (4, 8)
+"""Dense widths and token counts that the wide menu adds."""
+
+
+@dataclass(frozen=True)
+class Menu:
+    """What a block, and a network, may choose from."""
+
+    dense_ops: tuple[DenseOperator, ...]
+    sparse_ops: tuple[SparseOperator, ...]
+    dense_widths: tuple[int, ...]
+    token_counts: tuple[int, ...]
+    layer_norms: tuple[bool, ...] = (True,)
+    field_dims: tuple[int, ...] = ()
+    """Widths of a table; empty: all are as wide as a token."""
+
+
+ALL_DENSE: tuple[DenseOperator, ...] = ("fc", "dot", "gating", "sum")
+MENUS = {
+    "small": Menu(("fc", "dot"), ("efc",), DENSE_WIDTHS, TOKEN_COUNTS),
+    "full": Menu(ALL_DENSE, ("efc", "attention"), DENSE_WIDTHS, TOKEN_COUNTS),
+    "wide": Menu(
+        ALL_DENSE, ("efc", "attention"), NARROW + DENSE_WIDTHS, NARROW + TOKEN_COUNTS, (True, False), (4, 8, 16)
+    ),
+}
+
+
+class CTRSpaceConfig(Config):
+    """NASRec networks; the defaults are the published space."""
+
+    kind: Literal["ctr"] = "ctr"
+    menu: Literal["small", "full", "wide"] = "full"
+    """small and full are NASRec's; wide adds narrower blocks, narrower tables, and layer norm on or off."""
+    num_blocks: int = Field(default=7, ge=1)
+    """Blocks of a network, those that nothing reads included."""
+    max_inputs: int = Field(default=MAX_INPUTS, ge=1, le=MAX_INPUTS)
+    """Predecessors in a set of a block, at most."""
+    embedding_dim: int = Field(default=16, ge=4, multiple_of=4)
+    """Width of a token."""
+    dense_widths: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Widths of a dense operator; null: the menu's."""
+    token_counts: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Tokens of a sparse operator; null: the menu's."""
+    max_macs: int | None = Field(default=None, ge=1)
+    """Multiply-adds of a network for one row, at most; null: any."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        for key in ("dense_widths", "token_counts"):
+            sizes: tuple[int, ...] = getattr(self, key) or ()
+            if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+                raise ValueError(f"{key} of positive numbers, each once; found {', '.join(map(str, sizes))}")
+        return self
+
+    @property
+    def choices(self) -> Menu:
+        """What there is to choose from."""
+        menu = MENUS[self.menu]
+        return Menu(
+            menu.dense_ops,
+            menu.sparse_ops,
+            self.dense_widths or menu.dense_widths,
+            self.token_counts or menu.token_counts,
+            menu.layer_norms,
+            tuple(width for width in menu.field_dims if width <= self.embedding_dim),
+        )

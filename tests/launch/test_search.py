@@ -1,0 +1,158 @@
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from raysparse.errors import CheckpointError, ConfigError
+from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.launch.search import open_search, search
+from raysparse.search.journal import Entry, read_journal
+from tests.data.datasets import PLAIN, write_dataset
+
+
+class Screen:
+    """Notes what a search shows."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.trials: list[tuple[int, int, float | None, int]] = []
+        self.runs: list[str] = []
+        self.messages: list[str] = []
+
+    def phase(self, text: str) -> None:
+        self.phases.append(text)
+
+    def trial(self, done: int, total: int, best: float | None, failed: int) -> None:
+        self.trials.append((done, total, best, failed))
+
+    def run_done(self, name: str, validation: float | None, test: float | None, seconds: float) -> None:
+        assert validation is not None
+        assert test is not None
+        self.runs.append(name)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "set"
+    write_dataset(path, PLAIN, [[600]] * 4)
+    return str(path)
+
+
+def job_of(data: str, folder: Path, **changes: Any) -> SearchJob:
+    tree = {
+        "kind": "search",
+        "name": "test",
+        "run_folder": str(folder),
+        "data": {"path": data, "batch_size": 64},
+        "space": {"kind": "ctr", "num_blocks": 3, "embedding_dim": 8, "dense_widths": [4, 8], "token_counts": [2, 4]},
+        "supernet": {"sampling": {"warm_up_steps": 5}},
+        "scoring": {"tuning_rows": 200, "tuning_steps": 5, "tuning_batch_size": 32},
+        "searcher": {"kind": "evolution", "num_initial": 12, "tournament": 4, "num_children": 4, "num_generations": 4},
+        "trials": {"num_actors": 2},
+        "finalists": {"count": 1, "learning_rates": [1e-3]},
+        "baselines": [{"kind": "dlrm", "embedding_dim": 8, "bottom": [8], "top": [8]}],
+        **changes,
+    }
+    return require_kind(SearchJob, check_job(tree, "test"), "test")
+
+
+def run(job: SearchJob, mode: Any) -> tuple[dict[str, Any], dict[str, Any], Screen]:
+    screen = Screen()
+    job, folder = open_search(job, mode)
+    return *search(job, folder, screen), screen
+
+
+def scores(folder: Path) -> dict[int, tuple[str, Any]]:
+    """What each trial came to, without the clock."""
+    return {entry.number: (entry.key, entry.objectives) for entry in entries(folder)}
+
+
+def entries(folder: Path) -> list[Entry]:
+    return read_journal(folder / "journal.jsonl")[1]
+
+
+def without_times(results: dict[str, Any]) -> dict[str, Any]:
+    rows = [{**row, "runs": [{**run, "seconds": 0, "folder": ""} for run in row["runs"]]} for row in results["rows"]]
+    return {**results, "rows": rows}
+
+
+def kill_an_actor(folder: Path) -> None:
+    """Kill one of this search's actors once some trials of this process are done."""
+    begun = len(entries(folder))
+    while len(entries(folder)) < begun + 3:
+        time.sleep(0.02)
+    ours = psutil.Process().children(recursive=True)
+    actors = [process for process in ours if any("ScoringTrial" in part for part in process.cmdline())]
+    os.kill(actors[-1].pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(600)
+def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str, tmp_path: Path, ray_cluster: None):
+    folder = tmp_path / "run"
+    results, summary, screen = run(job_of(data, folder), "new")
+    assert screen.trials[-1][:2] == (28, 28)
+    assert summary["num_trials"] == 28
+    assert summary["num_failed"] == 0
+    whole = scores(folder)
+    assert len({key for key, _ in whole.values()}) == 28
+    rows = results["rows"]
+    assert [(row["kind"], row["name"], row["chosen"]) for row in rows] == [
+        ("finalist", "1", True),
+        ("baseline", "dlrm", False),
+    ]
+    best = min((objectives["log_loss"], key) for key, objectives in whole.values())
+    assert (rows[0]["supernet_log_loss"], rows[0]["key"]) == best
+    assert screen.runs == ["finalist 1, learning rate 0.001", "baseline dlrm, learning rate 0.001"]
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert results["validation_days"] == ["002"]
+    assert results["test_days"] == ["003"]
+
+    # As a killed driver leaves it: half of the scores, and half a line.
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(lines[:16]) + lines[16][:30])
+    (folder / "results.json").unlink()
+    killer = threading.Thread(target=kill_an_actor, args=(folder,))
+    killer.start()
+    again, _, screen = run(job_of(data, folder), "resume")
+    killer.join()
+    assert "15 scored choices are taken from journal.jsonl" in screen.messages
+    assert any("died; the trial goes to another one" in message for message in screen.messages)
+    assert scores(folder) == whole
+    assert without_times(again) == without_times(results)
+
+    with pytest.raises(ConfigError, match="scoring.tuning_steps: 5 in the run, 6 in the job"):
+        open_search(job_of(data, folder, scoring={"tuning_rows": 200, "tuning_steps": 6}), "resume")
+    with pytest.raises(ConfigError, match="--resume goes on with it, --fresh"):
+        open_search(job_of(data, folder), "new")
+    # A supernet that is not the one whose features are cached.
+    weights = folder / "cache" / "supernet.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(CheckpointError, match="the cache belongs to another checkpoint"):
+        run(job_of(data, folder), "resume")
+
+
+def test_a_space_without_a_member_within_the_budget_is_refused(data: str, tmp_path: Path, ray_cluster: None):
+    space = {"kind": "ctr", "num_blocks": 3, "max_macs": 10}
+    with pytest.raises(ConfigError, match="space.max_macs: found 10; the smallest network of the space takes"):
+        run(job_of(data, tmp_path / "run", space=space), "new")
+
+
+def test_a_split_that_leaves_no_day_to_train_on_is_refused(data: str, tmp_path: Path, ray_cluster: None):
+    split = {"validation_days": 2, "test_days": 2}
+    with pytest.raises(ConfigError, match="the stream has 4 days, of which at least one has to be left to train on"):
+        run(job_of(data, tmp_path / "run", split=split), "new")
+
+
+def test_an_unknown_objective_is_refused(data: str, tmp_path: Path):
+    searcher = {"kind": "nsga2", "objectives": ["log_loss", "watts"]}
+    with pytest.raises(ConfigError, match=r"objectives of the searcher among log_loss, macs.*found watts"):
+        job_of(data, tmp_path / "run", searcher=searcher)
