@@ -32,5 +32,9 @@ class RunTakenError(RaySparseError):
     """A run folder that another driver writes to by now."""
 
 
+class RunEndedError(RaySparseError):
+    """A run whose driver does not want it to go on to its last day."""
+
+
 class WorkerError(RaySparseError):
     """Workers that died more often than the job allows."""
