@@ -114,6 +114,29 @@ def search(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "f
     console.finish(results, summary, job.run_folder, write_search_report(job.run_folder))
 
 
+@main.command()
+@click.argument("job_file", metavar="JOB.yaml")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--resume", "mode", flag_value="resume", help="Go on with the run, or start it where there is none.")
+@click.option("--fresh", "mode", flag_value="fresh", help="Delete the run that is there and start anew.")
+def tune(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fresh"] | None) -> None:
+    """Try values for keys of a train job, each in a run of its own; KEY=VALUE overrides keys of the tune job."""
+    from raysparse.job import TuneJob, load_job, require_kind
+
+    job = require_kind(TuneJob, load_job(job_file, overrides), job_file)
+    from raysparse.launch.tuner import open_tune, require_best
+    from raysparse.launch.tuner import tune as run
+    from raysparse.report.tune_console import TuneConsole
+
+    job, folder = open_tune(job, mode or "new")
+    console = TuneConsole(sys.stdout, sys.stdout.isatty())
+    console.start(job.name, job.run_folder)
+    with console:
+        summary = run(job, folder, console)
+    console.finish(summary, job.run_folder)
+    require_best(summary)
+
+
 @main.command(name="check")
 @click.argument("job_file", metavar="JOB.yaml")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -135,10 +158,12 @@ def schema() -> None:
 @main.command()
 @click.argument("run_folder")
 def report(run_folder: str) -> None:
-    """Write the report of a run again."""
+    """Write the report of a train run or of a search again."""
     from raysparse.report.page import write_report
+    from raysparse.report.search_page import write_search_report
+    from raysparse.report.search_run import is_search
 
-    click.echo(write_report(run_folder))
+    click.echo(write_search_report(run_folder) if is_search(run_folder) else write_report(run_folder))
 
 
 def _check_prepare(tree: Tree) -> Any:

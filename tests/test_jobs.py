@@ -14,8 +14,9 @@ from raysparse.callbacks import SparsityConfig
 from raysparse.config import parse_yaml
 from raysparse.data.sources import FileConfig, open_source
 from raysparse.data.sources.criteo import Criteo1tbConfig
-from raysparse.job import TrainJob, TuneJob, check_job, dump_job, load_job, load_train_job
+from raysparse.job import SearchJob, TrainJob, TuneJob, check_job, dump_job, load_job, load_train_job, require_kind
 from raysparse.launch.prepare import prepare
+from raysparse.launch.search import open_search, search
 from raysparse.models import build_model
 from raysparse.sharding.optimizer import fused_parameters, state_bytes_per_row
 from raysparse.sharding.plan import GIB, TableSharder, describe_plan, make_plan, topology_of
@@ -210,6 +211,49 @@ def test_a_job_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pyte
     assert {feature.rows for feature in manifest.data_schema.ids} == {SMALL_TABLE}
     run_job(job)
     check_history(job, rows_of_day)
+
+
+SMALL_SEARCH = (
+    "data.prepare.num_days=3",
+    "data.prepare.rows_per_day=300",
+    f"data.prepare.rows_per_table={SMALL_TABLE}",
+    "data.batch_size=64",
+    "space.num_blocks=2",
+    "space.dense_widths=[8]",
+    "space.token_counts=[4]",
+    "scoring.tuning_rows=100",
+    "scoring.tuning_steps=2",
+    "searcher={kind: random, num_trials: 3}",
+    "finalists.count=1",
+    "finalists.learning_rates=[1e-3]",
+    "scaling.threads_per_worker=1",
+)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(load_job(JOBS / name), SearchJob)])
+def test_a_search_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    job = require_kind(SearchJob, load_job(JOBS / name, SMALL_SEARCH), name)
+    job = job.model_copy(update={"baselines": job.baselines[:1]})
+    monkeypatch.chdir(tmp_path)
+    job, folder = open_search(job, "new")
+    results, summary = search(job, folder, Quiet())
+    assert [row["kind"] for row in results["rows"]] == ["finalist", "baseline"]
+    assert all(0 < row["test_log_loss"] < math.inf for row in results["rows"])
+    assert summary["num_trials"] == 3
+
+
+class Quiet:
+    """Shows nothing of a search."""
+
+    def phase(self, text: str) -> None: ...
+
+    def trial(self, done: int, total: int, best: float | None, failed: int) -> None: ...
+
+    def run_done(self, name: str, validation: float | None, test: float | None, seconds: float) -> None: ...
+
+    def message(self, text: str) -> None: ...
 
 
 def check_history(job: TrainJob, rows_of_day: RowsOfDay) -> None:

@@ -3,9 +3,8 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -24,6 +23,7 @@ from raysparse.launch.trainer import RunMode, absolute, commit, timestamp
 from raysparse.launch.trials import TrialDisplay, run_trials
 from raysparse.models import build_model
 from raysparse.models.nasrec.supernet import NASRecSupernetConfig
+from raysparse.report.search_run import JOURNAL, RESULTS, SUPERNET
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.feature_cache import MANIFEST, FeatureCache
 from raysparse.search.finalists import pick_finalists
@@ -33,10 +33,10 @@ from raysparse.search.population import build_searcher
 from raysparse.train.run_folder import SUMMARY, RunFolder
 from raysparse.train.summary import versions
 
-SUPERNET = "supernet"
 CACHE = "cache"
-JOURNAL = "journal.jsonl"
-RESULTS = "results.json"
+PHASES = "phases.json"
+
+Result = TypeVar("Result")
 
 
 class SearchDisplay(Protocol):
@@ -59,19 +59,20 @@ class SearchDisplay(Protocol):
         ...
 
 
-@dataclass
 class Phases:
-    """How long each phase took in this process; 0 for what had been done before."""
+    """How long each phase took, in all processes that worked on the search; what a killed one was at is not counted."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.seconds: dict[str, float] = json.loads(folder.read(PHASES)) if folder.exists(PHASES) else {}
 
-    def measure(self, name: str, work: Callable[[], Any]) -> Any:
+    def measure(self, name: str, work: Callable[[], Result]) -> Result:
         """Do a phase's work and note its time."""
         started = time.perf_counter()
-        try:
-            return work()
-        finally:
-            self.seconds[name] = time.perf_counter() - started
+        result = work()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        self._folder.write(PHASES, json.dumps(self.seconds) + "\n")
+        return result
 
 
 def open_search(job: SearchJob, mode: RunMode) -> tuple[SearchJob, RunFolder]:
@@ -112,7 +113,7 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     dataset = ensure_data(job.data, display)
     split = split_days(select_days(dataset, job.data.first_day, job.data.last_day), job.split)
     space = CTRSpace(job.space, dataset.schema)
-    phases = Phases()
+    phases = Phases(folder)
     cache = phases.measure("supernet", lambda: _train_supernet(job, split, folder, display))
     entries = phases.measure("trials", lambda: _score_choices(job, space, cache, folder, display))
     display.phase("training finalists and baselines alone")

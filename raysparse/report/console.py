@@ -5,13 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Column
-from rich.text import Text
-
-from raysparse.report.number_text import MISSING, duration, fixed, mebibytes, percent, short, signed_percent, whole
+from raysparse.report.number_text import (
+    MISSING,
+    counted,
+    duration,
+    fixed,
+    mebibytes,
+    percent,
+    short,
+    signed_percent,
+    whole,
+)
 from raysparse.report.plan_table import plan_lines
+from raysparse.report.printer import GAP, Bar, Printer, aligned, cut
 from raysparse.report.time_left import TimeLeft
 
 LINE_INTERVAL_S = 10.0
@@ -19,7 +25,6 @@ LINE_INTERVAL_S = 10.0
 ROWS_PER_HEADER = 40
 """The header of the table of days stands again after so many."""
 
-_GAP = "  "
 _LONGEST_NAME = 17
 
 
@@ -32,13 +37,9 @@ class Console:
     """
 
     def __init__(self, stream: TextIO, is_terminal: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
+        self._printer = Printer(stream, is_terminal, clock)
         self._clock = clock
-        self._rich = RichConsole(file=stream, force_terminal=True) if is_terminal else None
-        self._live: Progress | None = None
-        self._bars: tuple[TaskID, TaskID] = (TaskID(0), TaskID(1))
         self._left = TimeLeft()
-        self._last_line_s = clock()
         self._plan: list[str] = []
         self._arms: list[str] = []
         self._days_under_header = 0
@@ -51,18 +52,16 @@ class Console:
 
     def close(self) -> None:
         """Take the bars away; printing goes on without them until the next progress."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._printer.close()
 
     def start(self, job_name: str, days: int | None, run_folder: str) -> None:
         """Print what is about to run; `days` is left out where it is not known yet."""
-        self._print(f"{job_name}: {_counted(days, 'day')}" if days is not None else job_name, style="bold")
-        self._print(f"run folder {run_folder}")
+        self._printer.line(f"{job_name}: {counted(days, 'day')}" if days is not None else job_name, style="bold")
+        self._printer.line(f"run folder {run_folder}")
 
     def message(self, text: str) -> None:
         """Print a line of text."""
-        self._print(text)
+        self._printer.line(text)
 
     def plan(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Print the sharding table, once for as long as it stays the same; tables as in `plan.json`."""
@@ -76,12 +75,12 @@ class Console:
             num_bytes = sum(line.num_bytes for line in lines)
             total = (f"all {len(rows)} tables", whole(sum(line.rows for line in lines)), "", mebibytes(num_bytes))
             cells.append((*total, "", ""))
-        text = _aligned([titles, *cells], left=(0, 4, 5))
+        text = aligned([titles, *cells], left=(0, 4, 5))
         if text != self._plan:
             self._plan = text
-            self._print("")
-            self._print_table(text[:1], text[1:])
-            self._print("")
+            self._printer.line("")
+            self._printer.table(text[:1], text[1:])
+            self._printer.line("")
 
     def progress(self, event: Mapping[str, Any]) -> None:
         """Show how far the day is.
@@ -89,12 +88,11 @@ class Console:
         `event` holds `day`, `phase` (`score` or `train`), `rows_done`, `rows_total`, `samples_per_s`, `day_index`
         (the first day is 0) and `num_days`.
         """
-        now_s = self._clock()
-        self._left.update(event, now_s)
-        if self._rich is not None:
-            self._show_bars(self._rich, event)
-        elif now_s - self._last_line_s >= LINE_INTERVAL_S:
-            self._print(_progress_line(event, self._left))
+        self._left.update(event, self._clock())
+        if self._printer.has_bars:
+            self._printer.show(_bars(event, self._left))
+        elif self._printer.silent_s >= LINE_INTERVAL_S:
+            self._printer.line(_progress_line(event, self._left))
 
     def day(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Print a finished day, a record per arm as in the history, under a header that returns now and then.
@@ -105,79 +103,40 @@ class Console:
         arms = [record["arm"] for record in records]
         if arms != self._arms or self._days_under_header == ROWS_PER_HEADER:
             self._arms, self._days_under_header = arms, 0
-            self._print_table(_day_header(arms), [])
+            self._printer.table(_day_header(arms), [])
         self._days_under_header += 1
-        self._print(_day_line(records))
+        self._printer.line(_day_line(records))
 
     def finish(self, summary: Mapping[str, Any], run_folder: str, report: str) -> None:
         """Print what the run came to, and where it lies; `summary` as in `summary.json`."""
         self.close()
-        totals = [_counted(summary["days"], "day"), f"{whole(summary['rows'])} rows"]
+        totals = [counted(summary["days"], "day"), f"{whole(summary['rows'])} rows"]
         if summary.get("samples_per_s"):
             totals.append(f"{short(summary['samples_per_s'])} samples/s of training")
-        self._print("")
+        self._printer.line("")
         time_text = f" in {duration(summary['seconds'])}" if summary.get("seconds") is not None else ""
-        self._print(f"{summary.get('status', 'finished')}{time_text}: {', '.join(totals)}", style="bold")
+        self._printer.line(f"{summary.get('status', 'finished')}{time_text}: {', '.join(totals)}", style="bold")
         arms = list(summary.get("arms", {}).items())
         if arms:
             table = _arm_table(arms)
-            self._print_table(table[:1], table[1:])
-        self._print(f"run folder {run_folder}")
-        self._print(f"report     {report}")
+            self._printer.table(table[:1], table[1:])
+        self._printer.line(f"run folder {run_folder}")
+        self._printer.line(f"report     {report}")
 
-    def _print_table(self, header: Sequence[str], lines: Sequence[str]) -> None:
-        for line in header:
-            self._print(line, style="bold")
-        for line in lines:
-            self._print(line)
 
-    def _print(self, text: str, style: str = "") -> None:
-        text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
-        self._last_line_s = self._clock()
-        if self._rich is not None:
-            # lines may be wider than the terminal: it breaks them itself, and a copy of them stays whole
-            self._rich.print(Text(text, style=style), soft_wrap=True)
-        else:
-            self._stream.write(text.rstrip() + "\n")
-            self._stream.flush()
-
-    def _show_bars(self, rich: RichConsole, event: Mapping[str, Any]) -> None:
-        begins = self._live is None
-        if self._live is None:
-            self._live = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[amount]}", justify="right", table_column=Column(no_wrap=True)),
-                TextColumn("{task.fields[speed]}", justify="right", table_column=Column(no_wrap=True)),
-                TextColumn("{task.fields[left]}", justify="right", table_column=Column(no_wrap=True)),
-                console=rich,
-                transient=True,
-                refresh_per_second=4,
-                expand=True,
-            )
-            day, run = (self._live.add_task("", amount="", speed="", left="") for _ in range(2))
-            self._bars = (day, run)
-        day, run = self._bars
-        self._live.update(
-            day,
-            description=f"{event['phase']} {event['day']}",
-            completed=event["rows_done"],
-            total=event["rows_total"],
-            amount=f"{short(event['rows_done'])} of {short(event['rows_total'])} rows",
-            speed=f"{short(event['samples_per_s'])} samples/s",
-            left=_left_text(self._left.day_s),
-        )
-        self._live.update(
-            run,
-            description="run",
-            completed=self._left.days_done,
-            total=event["num_days"],
-            amount=f"day {event['day_index'] + 1} of {event['num_days']}",
-            left=_left_text(self._left.run_s),
-        )
-        if begins:
-            self._live.start()
-            self._live.refresh()
+def _bars(event: Mapping[str, Any], left: TimeLeft) -> list[Bar]:
+    rows = f"{short(event['rows_done'])} of {short(event['rows_total'])} rows"
+    speed = f"{short(event['samples_per_s'])} samples/s"
+    days = f"day {event['day_index'] + 1} of {event['num_days']}"
+    return [
+        Bar(
+            f"{event['phase']} {event['day']}",
+            event["rows_done"],
+            event["rows_total"],
+            (rows, speed, _left_text(left.day_s)),
+        ),
+        Bar("run", left.days_done, event["num_days"], (days, "", _left_text(left.run_s))),
+    ]
 
 
 def _progress_line(event: Mapping[str, Any], left: TimeLeft) -> str:
@@ -202,12 +161,12 @@ _DAY, _ROWS, _BASE_RATE, _SCORE, _SPEED = 10, 11, 9, 6, 9
 
 
 def _day_header(arms: Sequence[str]) -> list[str]:
-    width = 2 * _SCORE + len(_GAP)
-    before = " " * (_DAY + _ROWS + _BASE_RATE + 2 * len(_GAP))
-    names = [before, *(f"{_cut(arm, width):>{width}}" for arm in arms)]
+    width = 2 * _SCORE + len(GAP)
+    before = " " * (_DAY + _ROWS + _BASE_RATE + 2 * len(GAP))
+    names = [before, *(f"{cut(arm, width):>{width}}" for arm in arms)]
     titles = [f"{'day':<{_DAY}}", f"{'rows':>{_ROWS}}", f"{'base rate':>{_BASE_RATE}}"]
     titles += [f"{title:>{_SCORE}}" for _ in arms for title in ("NE", "AUC")]
-    return [_GAP.join(names), _GAP.join([*titles, f"{'samples/s':>{_SPEED}}"])]
+    return [GAP.join(names), GAP.join([*titles, f"{'samples/s':>{_SPEED}}"])]
 
 
 def _day_line(records: Sequence[Mapping[str, Any]]) -> str:
@@ -220,15 +179,15 @@ def _day_line(records: Sequence[Mapping[str, Any]]) -> str:
     ]
     for record in records:
         scores = [f"{fixed(record.get(name)):>{_SCORE}}" for name in ("ne", "auc")]
-        cells += [f"{'warm-up':>{2 * _SCORE + len(_GAP)}}"] if record.get("warm_up") else scores
+        cells += [f"{'warm-up':>{2 * _SCORE + len(GAP)}}"] if record.get("warm_up") else scores
     cells.append(f"{short(speeds[0]) if speeds else MISSING:>{_SPEED}}")
-    return _GAP.join(cells)
+    return GAP.join(cells)
 
 
 def _arm_table(arms: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     several = len(arms) > 1
     titles = ["arm", "NE", "stream NE", "AUC", "calibration"] + (
-        [f"NE gap to {_cut(arms[0][0], _LONGEST_NAME)}"] if several else []
+        [f"NE gap to {cut(arms[0][0], _LONGEST_NAME)}"] if several else []
     )
     rows: list[Sequence[str]] = [titles]
     for position, (arm, means) in enumerate(arms):
@@ -238,24 +197,4 @@ def _arm_table(arms: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             fixed(means.get("calibration"), 3),
         ]
         rows.append(cells + ([signed_percent(means.get("ne_gap_percent")) if position else MISSING] if several else []))
-    return _aligned(rows, left=(0,))
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """Pad cells to the widest of their column, the columns in `left` to the left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        _GAP.join(
-            f"{cell:<{width}}" if column in left else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _cut(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 2] + ".."
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{whole(number)} {noun}" + ("" if number == 1 else "s")
+    return aligned(rows, left=(0,))

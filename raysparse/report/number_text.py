@@ -1,10 +1,14 @@
 """How numbers are written for people, on the page and on the console alike."""
 
 import math
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 MISSING = "-"
 """What stands where a number is missing, such as the AUC of a day with one class only."""
 
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _STEPS = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 
 
@@ -69,6 +73,32 @@ def duration(seconds: float | None) -> str:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a count with its noun: `1 day`, `1,234 days`."""
+    return f"{whole(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """Write a difference, always with its sign: `+0.0123`."""
+    return MISSING if _missing(value) else f"{value:+.{digits}f}"
+
+
+def power_of_ten(value: int | None) -> str:
+    """Write a count that nobody would read in full: `2.3 × 10²¹`; below a million in full."""
+    if value is None or value < 1_000_000:
+        return whole(value)
+    mantissa, exponent = f"{Decimal(value):.1e}".split("e")  # it may be too large for a float
+    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+
+
+def to_the_minute(moment: Any) -> str:
+    """Write an ISO timestamp without seconds; what is none, as it is."""
+    try:
+        return datetime.fromisoformat(str(moment)).strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return str(moment)
 
 
 def _three_figures(value: float) -> str:

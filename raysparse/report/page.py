@@ -2,66 +2,33 @@
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from raysparse.report import number_text
 from raysparse.report.charts import run_charts
-from raysparse.report.number_text import MISSING, duration, fixed, mebibytes, percent, short, signed_percent, whole
+from raysparse.report.elements import Column, Grid, Row, Tile, figures_of, grid_of_tree, render, status_class
+from raysparse.report.number_text import (
+    MISSING,
+    counted,
+    duration,
+    fixed,
+    mebibytes,
+    percent,
+    short,
+    signed_percent,
+    to_the_minute,
+    whole,
+)
 from raysparse.report.plan_table import MOST_SINGLE_TABLES, PlanLine, plan_lines
 from raysparse.report.plots import arm_line
 from raysparse.report.run import DayRecord, History, Run, read_run
-from raysparse.report.template import GRID, PAGE, STYLE
+from raysparse.report.template import PAGE
 from raysparse.train.run_folder import RunFolder
 
 REPORT = "report.html"
-
-_GOOD = ("finished", "completed", "succeeded")
-_BAD = ("failed", "error", "stopped", "aborted")
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One key figure."""
-
-    name: str
-    value: str
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: numbers, unless its style says `text`."""
-
-    title: str
-    style: str = ""
-
-    @property
-    def text(self) -> bool:
-        """Whether the column is aligned to the left."""
-        return "text" in self.style
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table, as texts."""
-
-    cells: Sequence[str]
-    style: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of the page."""
-
-    columns: Sequence[Column]
-    rows: Sequence[Row] = field(default_factory=list)
 
 
 def write_report(run_folder: str) -> str:
@@ -81,25 +48,23 @@ def render_page(run: Run, folder_name: str) -> str:
     status = str(summary.get("status") or "not ended")
     grouped = len(run.plan) > MOST_SINGLE_TABLES
     values: dict[str, Any] = {
-        "style": Markup(STYLE),
         "title": str(summary.get("name") or folder_name),
         "status": status,
-        "status_class": "good" if status in _GOOD else "bad" if status in _BAD else "",
+        "status_class": status_class(status),
         "status_parts": list(_status_parts(history, summary)),
         "missing": run.missing,
         "tiles": [tile for tile in _tiles(run) if tile.value != MISSING],
         "arms": _arm_grid(run),
         "arms_note": _arms_note(run),
-        "charts": [{**vars(chart), "svg": Markup(chart.svg)} for chart in run_charts(history)],
+        "charts": figures_of(run_charts(history)),
         "warm_up": _warm_up_note(history),
         "plan": _plan_grid(plan_lines(run.plan)) if run.plan else None,
         "all_tables": _plan_grid(plan_lines(run.plan, group=False)) if grouped else None,
         "every_day": _day_grid(history),
-        "run": _run_grid(summary),
+        "run": grid_of_tree(summary),
         "job": run.job,
     }
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(GRID + PAGE).render(values).lstrip().encode(errors="replace").decode()
+    return render(PAGE, values)
 
 
 def _status_parts(history: History, summary: Mapping[str, Any]) -> Iterator[str]:
@@ -109,10 +74,10 @@ def _status_parts(history: History, summary: Mapping[str, Any]) -> Iterator[str]
         yield f"model {model}"
     if workers := summary.get("num_workers"):
         threads = summary.get("threads_per_worker")
-        each = f" with {_counted(threads, 'thread')}" + (" each" if workers != 1 else "") if threads else ""
-        yield _counted(workers, "worker") + each
+        each = f" with {counted(threads, 'thread')}" + (" each" if workers != 1 else "") if threads else ""
+        yield counted(workers, "worker") + each
     if started := summary.get("started"):
-        yield f"started {_to_the_minute(started)}"
+        yield f"started {to_the_minute(started)}"
     if commit := summary.get("commit"):
         yield f"commit {str(commit)[:20]}"
 
@@ -140,7 +105,7 @@ def _arm_grid(run: Run) -> Grid:
         titles[1:1] = [f"NE gap to {history.arms[0]}", "gap, last half"]
         titles += ["of dense MACs"]
     if heads:
-        titles += ["head KiB", *(f"us for {_counted(size, 'row')}" for size in _batch_sizes(heads))]
+        titles += ["head KiB", *(f"us for {counted(size, 'row')}" for size in _batch_sizes(heads))]
     titles += ["swaps", "mean churn"] if pruned else []
     titles += ["days scored"] if several else []
     columns = [Column("arm", "text name"), *(Column(title, "main" if title == "NE" else "") for title in titles)]
@@ -223,9 +188,7 @@ def _arms_note(run: Run) -> str:
 
 def _warm_up_note(history: History) -> str:
     warm_up = int(history.warm_up.sum())
-    return (
-        f"Shaded: {_counted(warm_up, 'warm-up day')}, learned but not scored; no mean counts them." if warm_up else ""
-    )
+    return f"Shaded: {counted(warm_up, 'warm-up day')}, learned but not scored; no mean counts them." if warm_up else ""
 
 
 def _plan_grid(lines: Sequence[PlanLine]) -> Grid:
@@ -260,7 +223,7 @@ def _plan_grid(lines: Sequence[PlanLine]) -> Grid:
             mebibytes(sum(line.num_bytes for line in lines)),
             mebibytes(sum(line.optimizer_bytes for line in lines)),
         ]
-        total = [f"all {_counted(num_tables, 'table')}", whole(sum(line.rows for line in lines)), "", *sums]
+        total = [f"all {counted(num_tables, 'table')}", whole(sum(line.rows for line in lines)), "", *sums]
         rows.append(Row(total + [""] * 3, "total"))
     if any(line.optimizer for line in lines):
         columns.append(Column("optimizer", "text"))
@@ -294,22 +257,6 @@ def _day_cells(record: DayRecord) -> list[str]:
     ]
 
 
-def _run_grid(summary: Mapping[str, Any]) -> Grid | None:
-    """Everything the summary says, whether or not this page knows the key."""
-    rows = [Row([name, value]) for name, value in _flat(summary)]
-    return Grid([Column("key", "text"), Column("value", "text name")], rows) if rows else None
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list):
-        yield name, ", ".join(str(inner) for inner in value)
-    elif value is not None:
-        yield name, str(value)
-
-
 def _swatch(arm: str, position: int) -> str:
     line = arm_line(arm, np.empty(0), position)
     style = f"border-top: 3px {line.dash} {line.colour}"
@@ -325,16 +272,5 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number_text.whole(number)} {noun}" + ("" if number == 1 else "s")
-
-
 def _kind(model: Any) -> str:
     return str(model.get("kind", "")) if isinstance(model, dict) else str(model or "")
-
-
-def _to_the_minute(moment: Any) -> str:
-    try:
-        return datetime.fromisoformat(str(moment)).strftime("%Y-%m-%d %H:%M")
-    except ValueError:
-        return str(moment)

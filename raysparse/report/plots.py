@@ -102,18 +102,35 @@ def draw(
 
 def shows_reference(panel: Panel) -> bool:
     """Tell whether the panel's dashed line is inside its axes; a panel without values shows none."""
-    values = _shown_values(panel)
-    if panel.reference is None or not len(values):
+    return panel.reference is not None and is_near(panel.reference, _shown_values(panel))
+
+
+def is_near(reference: float, values: Floats) -> bool:
+    """Tell whether an axis of values can also show a reference, and leave them a fifth of its length."""
+    if not len(values):
         return False
-    low, high = _range_of(values)
-    reach = max(high, panel.reference) - min(low, panel.reference)
+    low, high = range_of(values)
+    reach = max(high, reference) - min(low, reference)
     return high == low or high - low >= reach / 5
 
 
 def outlying(panel: Panel) -> int:
     """Count the values outside the panel's axes, which are drawn as triangles at the edge."""
-    low, high = _range_of(_shown_values(panel))
+    low, high = range_of(_shown_values(panel))
     return sum(int(np.sum((line.values < low) | (line.values > high))) for line in panel.lines)
+
+
+def range_of(values: Floats) -> tuple[float, float]:
+    """Lowest and highest value, without those that lie far outside the middle half of many."""
+    if not len(values):
+        return np.nan, np.nan
+    if len(values) >= 12:
+        first, third = np.percentile(values, (25, 75))
+        reach = _OUTLYING_RANGES * (third - first)
+        near = (values >= first - reach) & (values <= third + reach)
+        if reach > 0 and near.mean() >= 1 - _MOST_OUTLYING:
+            values = values[near]
+    return float(values.min()), float(values.max())
 
 
 def _draw_panel(axes: Axes, x: Floats, panel: Panel) -> None:
@@ -148,7 +165,7 @@ def _draw_line(axes: Axes, x: Floats, line: Line, panel: Panel) -> None:
 
 
 def _set_limits(axes: Axes, x: Floats, panel: Panel) -> None:
-    low, high = _range_of(_shown_values(panel))
+    low, high = range_of(_shown_values(panel))
     if not np.isfinite(low):
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center", color=MUTED)
@@ -193,16 +210,3 @@ def _shown_values(panel: Panel) -> Floats:
     series = [line.values for line in (*panel.lines, *panel.bounds)] + ([] if panel.bars is None else [panel.bars])
     values = np.concatenate(series) if series else np.empty(0)
     return values[np.isfinite(values)]
-
-
-def _range_of(values: Floats) -> tuple[float, float]:
-    """Lowest and highest value, without those that lie far outside the middle half of many."""
-    if not len(values):
-        return np.nan, np.nan
-    if len(values) >= 12:
-        first, third = np.percentile(values, (25, 75))
-        reach = _OUTLYING_RANGES * (third - first)
-        near = (values >= first - reach) & (values <= third + reach)
-        if reach > 0 and near.mean() >= 1 - _MOST_OUTLYING:
-            values = values[near]
-    return float(values.min()), float(values.max())

@@ -152,9 +152,9 @@ def read_run(folder: RunFolder) -> Run:
     """
     missing: list[str] = []
     history = _read_history(folder)
-    summary = _read_json(folder, SUMMARY, "the run has not ended, or was stopped", dict, missing)
-    plan = _read_json(folder, PLAN, "the sharding table is left out", list, missing)
-    job = _read_text(folder, JOB)
+    summary = read_json(folder, SUMMARY, "the run has not ended, or was stopped", dict, missing)
+    plan = read_json(folder, PLAN, "the sharding table is left out", list, missing)
+    job = read_text(folder, JOB)
     if job is None:
         missing.append(f"{JOB} is missing: the job is left out.")
     if faulty := [table for table in plan or [] if not _is_table(table)]:
@@ -163,7 +163,8 @@ def read_run(folder: RunFolder) -> Run:
     return Run(history, summary or {}, plan or [], job or "", missing)
 
 
-def _read_text(folder: RunFolder, name: str) -> str | None:
+def read_text(folder: RunFolder, name: str) -> str | None:
+    """Return the text of a file, None where it is not there; DataError where it is no text."""
     try:
         return folder.read(name)
     except FileNotFoundError:
@@ -174,8 +175,9 @@ def _read_text(folder: RunFolder, name: str) -> str | None:
         ) from error
 
 
-def _read_json(folder: RunFolder, name: str, consequence: str, expected: type, missing: list[str]) -> Any:
-    text = _read_text(folder, name)
+def read_json(folder: RunFolder, name: str, consequence: str, expected: type, missing: list[str]) -> Any:
+    """Return what a file holds; None, and a sentence in `missing`, where it is not there or something else."""
+    text = read_text(folder, name)
     if text is None:
         missing.append(f"{name} is missing: {consequence}.")
         return None
@@ -196,7 +198,7 @@ def _is_table(table: Any) -> bool:
 
 def _read_history(folder: RunFolder) -> History:
     path = folder.url(HISTORY)
-    text = _read_text(folder, HISTORY)
+    text = read_text(folder, HISTORY)
     if text is None:
         raise DataError(f"{path} is missing: a run folder has one from its first finished day on")
     records: list[DayRecord] = []

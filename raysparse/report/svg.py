@@ -2,14 +2,21 @@
 
 import io
 import re
+from html import escape
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-INK, MUTED, GRID, BAND = "#010203", "#010204", "#010205", "#010206"
+INK, MUTED, GRID, BAND, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
 """Colours that stand for one of the page's, so that one drawing is readable on a light and on a dark page."""
-_PAGE_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", BAND: "var(--band)"}
+_PAGE_COLOURS = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    BAND: "var(--band)",
+    PAPER: "var(--page)",
+}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -54,6 +61,5 @@ def _for_page(svg: str, title: str) -> str:
     svg = re.sub(r'(?<= d=")[^"]*', lambda path: re.sub(r"\.(\d)\d+", r".\1", path[0]).replace("\n", " "), svg)
     view_box = re.search(r'viewBox="[^"]*"', svg)
     assert view_box is not None
-    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    element = f'<svg {view_box[0]} role="img" aria-label="{label}">' + svg[svg.index(">") + 1 :]
+    element = f'<svg {view_box[0]} role="img" aria-label="{escape(title)}">' + svg[svg.index(">") + 1 :]
     return re.sub(r"\n\s*", "\n", element)

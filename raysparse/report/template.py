@@ -1,4 +1,4 @@
-"""The page as a template: it opens without a network, in light and dark, on a screen and on paper."""
+"""The pages as templates: they open without a network, in light and dark, on a screen and on paper."""
 
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --card: #f6f7f9; --ink: #1b1f24; --muted: #5b6470; --grid: #d9dde3;
@@ -37,6 +37,7 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans
 .swatch { display: inline-block; width: 20px; height: 0; border-top: 3px solid; vertical-align: middle;
   margin-right: 6px; }
 .symbol { display: inline-block; width: 20px; text-align: center; margin-right: 6px; }
+.verdict { margin: -2px 0 10px; }
 .note { color: var(--muted); font-size: 12.5px; margin: 2px 0 0; }
 .note.above { margin: -6px 0 10px; }
 .scroll { overflow-x: auto; }
@@ -76,7 +77,7 @@ pre { font: 13px/1.45 ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace;
 """
 
 # The policy makes a browser load nothing and run nothing, whatever a name in a job contains.
-PAGE = """<!doctype html>
+_HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -108,7 +109,22 @@ PAGE = """<!doctype html>
 <div class="value">{{ tile.value }} <span class="unit">{{ tile.unit }}</span></div></div>
 {% endfor %}
 </section>
+"""
 
+_END = """
+{% if run %}
+<details><summary>Run</summary>{{ grid(run) }}</details>
+{% endif %}
+{% if job %}
+<details><summary>Job</summary><pre>{{ job }}</pre></details>
+{% endif %}
+</body>
+</html>
+"""
+
+PAGE = (
+    _HEAD
+    + """
 <div class="arms">{{ grid(arms) }}</div>
 <p class="note">{{ arms_note }}</p>
 
@@ -116,6 +132,80 @@ PAGE = """<!doctype html>
 {% if warm_up %}
 <p class="note above">{{ warm_up }}</p>
 {% endif %}
+{{ figures(charts) }}
+
+{% if plan %}
+<h2>Sharding</h2>
+{{ grid(plan) }}
+{% endif %}
+
+<h2 class="screen">Details</h2>
+{% if all_tables %}
+<details><summary>Every table</summary>{{ grid(all_tables, tall=True) }}</details>
+{% endif %}
+<details><summary>Every day</summary>{{ grid(every_day, tall=True) }}</details>
+"""
+    + _END
+)
+"""A train run."""
+
+SEARCH_PAGE = (
+    _HEAD
+    + """
+{% if contest %}
+<h2>Finalists and baselines, each trained alone</h2>
+{% if verdict %}
+<p class="verdict">{{ verdict }}</p>
+{% endif %}
+<div class="arms">{{ grid(contest) }}</div>
+<p class="note">{{ contest_note }}</p>
+{% endif %}
+
+{% if charts %}
+<h2>The search</h2>
+{{ figures(charts) }}
+{% endif %}
+
+{% if networks %}
+<h2>The finalists' networks</h2>
+<p class="note above">{{ networks_note }}</p>
+{{ figures(networks) }}
+{% endif %}
+
+<h2 class="screen">Details</h2>
+{% if supernet %}
+<details><summary>The supernet, day by day</summary>{{ figures(supernet) }}</details>
+{% endif %}
+{% if every_run %}
+<details><summary>Every run of a finalist or a baseline</summary>{{ grid(every_run, tall=True) }}</details>
+{% endif %}
+{% if errors %}
+<details><summary>Failed trials</summary>{{ grid(errors, tall=True) }}</details>
+{% endif %}
+"""
+    + _END
+)
+"""A search."""
+
+MACROS = """
+{% macro grid(table, tall=False) %}
+<div class="scroll{{ ' tall' if tall }}"><table>
+<thead><tr>
+{% for column in table.columns %}
+<th{% if column.text %} class="text"{% endif %}>{{ column.title }}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr{% if row.style %} class="{{ row.style }}"{% endif %}>
+{% for cell in row.cells %}
+<td{% if table.columns[loop.index0].style %} class="{{ table.columns[loop.index0].style }}"{% endif %}>{{ cell }}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody></table></div>
+{% endmacro %}
+{% macro figures(charts) %}
 <div class="charts">
 {% for chart in charts %}
 <figure class="chart{{ ' wide' if chart.wide }}">
@@ -136,43 +226,6 @@ PAGE = """<!doctype html>
 </figure>
 {% endfor %}
 </div>
-
-{% if plan %}
-<h2>Sharding</h2>
-{{ grid(plan) }}
-{% endif %}
-
-<h2 class="screen">Details</h2>
-{% if all_tables %}
-<details><summary>Every table</summary>{{ grid(all_tables, tall=True) }}</details>
-{% endif %}
-<details><summary>Every day</summary>{{ grid(every_day, tall=True) }}</details>
-{% if run %}
-<details><summary>Run</summary>{{ grid(run) }}</details>
-{% endif %}
-{% if job %}
-<details><summary>Job</summary><pre>{{ job }}</pre></details>
-{% endif %}
-</body>
-</html>
-"""
-
-GRID = """
-{% macro grid(table, tall=False) %}
-<div class="scroll{{ ' tall' if tall }}"><table>
-<thead><tr>
-{% for column in table.columns %}
-<th{% if column.text %} class="text"{% endif %}>{{ column.title }}</th>
-{% endfor %}
-</tr></thead>
-<tbody>
-{% for row in table.rows %}
-<tr{% if row.style %} class="{{ row.style }}"{% endif %}>
-{% for cell in row.cells %}
-<td{% if table.columns[loop.index0].style %} class="{{ table.columns[loop.index0].style }}"{% endif %}>{{ cell }}</td>
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody></table></div>
 {% endmacro %}
 """
+"""What the pages share: `grid(table, tall)` and `figures(charts)`."""

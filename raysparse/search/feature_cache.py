@@ -142,7 +142,7 @@ _ANEW = "delete the folder and run the search with --resume"
 def _read_manifest(filesystem: fsspec.AbstractFileSystem, root: str, url: str) -> CacheManifest:
     try:
         tree = json.loads(filesystem.cat_file(posixpath.join(root, MANIFEST)))
-        version = tree.get("format_version")
+        version = tree["format_version"]
         if version != FORMAT_VERSION:
             raise CheckpointError(f"{url} has format version {version}, this version reads {FORMAT_VERSION}; {_ANEW}")
         return check(CacheManifest, tree, MANIFEST)
@@ -151,7 +151,7 @@ def _read_manifest(filesystem: fsspec.AbstractFileSystem, root: str, url: str) -
             f"{url} holds no {MANIFEST}: its cache was not finished; train the supernet to its end, or start "
             "anew with --fresh"
         ) from None
-    except (ValueError, ConfigError) as error:
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{MANIFEST} in {url} is damaged: {error}; {_ANEW}") from error
 
 

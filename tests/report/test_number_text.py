@@ -1,6 +1,19 @@
 import pytest
 
-from raysparse.report.number_text import duration, fixed, mebibytes, percent, short, signed_percent, tick, whole
+from raysparse.report.number_text import (
+    counted,
+    duration,
+    fixed,
+    mebibytes,
+    percent,
+    power_of_ten,
+    short,
+    signed,
+    signed_percent,
+    tick,
+    to_the_minute,
+    whole,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +66,12 @@ def test_the_others():
     assert mebibytes(1) == "<0.1"
     assert mebibytes(0) == "0.0"
     assert [tick(value) for value in (0, 0.5, 250, 20_000, 1.5e6)] == ["0", "0.5", "250", "20 k", "1.5 M"]
+    assert [signed(value) for value in (0.01234, -0.5, None)] == ["+0.0123", "-0.5000", "-"]
+    assert [counted(number, "day") for number in (0, 1, 1234)] == ["0 days", "1 day", "1,234 days"]
+    assert to_the_minute("2026-11-03T10:12:44+00:00") == "2026-11-03 10:12"
+    assert to_the_minute("soon") == "soon"
+
+
+def test_counts_beyond_reading_are_powers_of_ten():
+    texts = [power_of_ten(value) for value in (None, 999_999, 1_000_000, 99_600_000, 7 * 10**400)]
+    assert texts == ["-", "999,999", "1.0 × 10⁶", "1.0 × 10⁸", "7.0 × 10⁴⁰⁰"]

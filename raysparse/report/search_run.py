@@ -1,0 +1,207 @@
+"""A search as read from its folder: any file may be missing, since a page is made during a search as well."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysparse.config import check, parse_yaml
+from raysparse.errors import ConfigError, DataError
+from raysparse.models.nasrec.canonical import canonical
+from raysparse.models.nasrec.choice import NASRecConfig
+from raysparse.report.run import History, read_json, read_run, read_text
+from raysparse.search.journal import Entry, read_journal
+from raysparse.train.run_folder import HISTORY, JOB, SUMMARY, RunFolder
+
+JOURNAL = "journal.jsonl"
+RESULTS = "results.json"
+SUPERNET = "supernet"
+"""Folder of the supernet's run."""
+
+NUMBERS = (
+    "learning_rate",
+    "macs",
+    "parameters",
+    "embedding_bytes",
+    "supernet_log_loss",
+    "validation_log_loss",
+    "validation_auc",
+    "test_log_loss",
+    "test_auc",
+    "seconds",
+)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A finalist or a baseline with what it came to, or one run of it."""
+
+    kind: str
+    """finalist or baseline."""
+    name: str
+    """A finalist's rank in the search, or the kind of a baseline."""
+    numbers: Mapping[str, float | None]
+    """Value of each of `NUMBERS`; None where there is none."""
+    chosen: bool
+    trial: int | None
+    choice: NASRecConfig | None
+    """In canonical form; None for a baseline."""
+    key: str
+    """The choice in one line; empty for a baseline."""
+    runs: "tuple[Contender, ...]" = ()
+    """One for each learning rate."""
+
+    @property
+    def is_finalist(self) -> bool:
+        """Whether it came out of the search."""
+        return self.kind == "finalist"
+
+    @property
+    def label(self) -> str:
+        """What it is called: `finalist 1`, `deepfm`."""
+        return f"finalist {self.name}" if self.is_finalist else self.name
+
+
+@dataclass(frozen=True)
+class Results:
+    """What finalists and baselines came to, trained alone; empty where none has been yet."""
+
+    contenders: tuple[Contender, ...] = ()
+    teacher: tuple[float | None, float | None] = (None, None)
+    """The generating teacher's log loss on the validation and on the test days."""
+    days: tuple[str, str] = ("", "")
+    """Validation and test days, as text."""
+    size: Mapping[str, int] | None = None
+    """Of the space, counted in several ways."""
+
+    @property
+    def finalists(self) -> list[Contender]:
+        """Those from the search, the best scored one first."""
+        return [contender for contender in self.contenders if contender.is_finalist]
+
+    @property
+    def baselines(self) -> list[Contender]:
+        """Those made by hand."""
+        return [contender for contender in self.contenders if not contender.is_finalist]
+
+    @property
+    def chosen(self) -> Contender | None:
+        """The finalist with the least validation loss."""
+        return next((contender for contender in self.contenders if contender.chosen), None)
+
+    @property
+    def best_baseline(self) -> Contender | None:
+        """The baseline with the least validation loss: test days choose nothing."""
+        losses = [(contender.numbers["validation_log_loss"], contender) for contender in self.baselines]
+        known = [(loss, contender) for loss, contender in losses if loss is not None]
+        return min(known, key=lambda pair: pair[0])[1] if known else None
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """What a search left in its folder."""
+
+    entries: list[Entry]
+    """In the order in which results arrived."""
+    results: Results
+    summary: Mapping[str, Any]
+    supernet: History | None
+    job: str
+    """The resolved job as YAML; empty where the search left none."""
+    job_tree: Mapping[str, Any]
+    missing: list[str]
+    """A sentence for each file that is not there or cannot be read."""
+
+
+def is_search(run_folder: str) -> bool:
+    """Whether a folder is that of a search; any process."""
+    folder = RunFolder(run_folder)
+    return folder.exists(JOB) and _job_tree(folder.read(JOB), folder.url(JOB)).get("kind") == "search"
+
+
+def read_search(folder: RunFolder) -> SearchRun:
+    """Read a search's folder, in any process.
+
+    Raises CheckpointError, naming the line, where the journal is damaged, and DataError where results or the
+    supernet's history are.
+    """
+    missing: list[str] = []
+    job = read_text(folder, JOB)
+    if job is None:
+        missing.append(f"{JOB} is missing: the job is left out.")
+    entries: list[Entry] = []
+    if folder.exists(JOURNAL):
+        _, entries = read_journal(Path(folder.root) / JOURNAL)
+    else:
+        missing.append(f"{JOURNAL} is missing: no choice has been scored yet.")
+    tree = read_json(folder, RESULTS, "finalists and baselines have not all been trained yet", dict, missing)
+    summary = read_json(folder, SUMMARY, "the search has not ended, or was stopped", dict, missing)
+    return SearchRun(
+        entries=entries,
+        results=results_of(tree or {}, folder.url(RESULTS)),
+        summary=summary or {},
+        supernet=_read_supernet(RunFolder(folder.url(SUPERNET))),
+        job=job or "",
+        job_tree=_job_tree(job or "", folder.url(JOB)),
+        missing=missing,
+    )
+
+
+def results_of(tree: Mapping[str, Any], origin: str) -> Results:
+    """Read the tree of `results.json`; DataError where it does not hold what a search writes."""
+    try:
+        teacher = tree.get("teacher") or {}
+        return Results(
+            contenders=tuple(_contender(row, row, origin) for row in tree.get("rows") or ()),
+            teacher=(_number(teacher, "validation_log_loss"), _number(teacher, "test_log_loss")),
+            days=(_days(tree.get("validation_days")), _days(tree.get("test_days"))),
+            size=tree.get("size"),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{origin} is damaged, or was not written by a search ({type(error).__name__}: {error}); delete it and go "
+            "on with the search to have it written anew"
+        ) from error
+
+
+def _contender(row: Mapping[str, Any], numbers: Mapping[str, Any], origin: str) -> Contender:
+    name = str(row["name"])
+    return Contender(
+        kind=row["kind"],
+        name=name,
+        numbers={number: _number(numbers, number) for number in NUMBERS},
+        chosen=row.get("chosen") is True,
+        trial=row.get("trial"),
+        choice=_choice(row.get("choice"), f"{origin}, {name}"),
+        key=row.get("key") or "",
+        runs=tuple(_contender({**row, "runs": None}, run, origin) for run in row.get("runs") or ()),
+    )
+
+
+def _choice(tree: Any, origin: str) -> NASRecConfig | None:
+    is_network = isinstance(tree, dict) and tree.get("kind", "nasrec") == "nasrec"
+    return canonical(check(NASRecConfig, tree, origin)) if is_network else None
+
+
+def _number(tree: Mapping[str, Any], name: str) -> float | None:
+    value = tree.get(name)
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _days(days: list[str] | None) -> str:
+    if not days:
+        return ""
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def _job_tree(text: str, origin: str) -> Mapping[str, Any]:
+    try:
+        tree = parse_yaml(text, origin)
+    except ConfigError:
+        return {}  # the page shows the text as it is
+    return tree if isinstance(tree, dict) else {}
+
+
+def _read_supernet(folder: RunFolder) -> History | None:
+    return read_run(folder).history if folder.exists(HISTORY) else None
