@@ -11,6 +11,7 @@ import torch.distributed as dist
 from raysparse.callbacks import CheckpointConfig, Checkpointing, History, build_callback
 from raysparse.config import Tree
 from raysparse.data.dataset import Dataset
+from raysparse.data.selection import select_days
 from raysparse.data.stream import DayStream
 from raysparse.job import TrainJob, check_train_job
 from raysparse.launch.worker import ArmBuilder
@@ -48,7 +49,7 @@ class SaveAt(Callback):
             state.save_requested = True
 
 
-def job_of(data: str, run_folder: str, **changes: Any) -> TrainJob:
+def job_of(data: str, run_folder: str, /, **changes: Any) -> TrainJob:
     tree = {
         "kind": "train",
         "name": "test",
@@ -68,7 +69,7 @@ def run_job(job: TrainJob, extra: Sequence[Callback] = (), stop: bool = False) -
     dataset = Dataset.open(job.data.path)
     builder = ArmBuilder(job, dataset, torch.device("cpu"), dist.get_world_size())
     state = TrainState(
-        days=dataset.days,
+        days=select_days(dataset, job.data.first_day, job.data.last_day),
         stream=DayStream(dataset, job.data, job.seed, dist.get_rank(), dist.get_world_size()),
         arms=[builder(TRAINED, trains=True)],
         make_arm=builder,

@@ -251,4 +251,6 @@ def _padded(inputs: Tensor, width: int) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _pairwise(num_vectors: int, device: torch.device) -> PairwiseDots:
-    return PairwiseDots(num_vectors).to(device)
+    # Kept for training as well, which refuses tensors that were made in inference mode.
+    with torch.inference_mode(False):
+        return PairwiseDots(num_vectors).to(device)

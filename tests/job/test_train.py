@@ -1,0 +1,59 @@
+from typing import Any
+
+import pytest
+
+from raysparse.errors import ConfigError
+from raysparse.job import TrainJob, check_train_job
+
+SAMPLING = {"kind": "path_sampling"}
+CACHING = {"kind": "feature_cache", "folder": "cache"}
+SUPERNET = {"kind": "nasrec_supernet"}
+ADAGRAD = {"dense": {"kind": "adagrad"}}
+
+
+def job_of(**changes: Any) -> TrainJob:
+    tree = {"kind": "train", "name": "x", "run_folder": "runs/x", "data": {"path": "data/x"}, **changes}
+    return check_train_job(tree, "x.yaml")
+
+
+def faults(**changes: Any) -> str:
+    with pytest.raises(ConfigError) as error:
+        job_of(**changes)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["adagrad", "sgd"])
+def test_a_supernet_with_its_callbacks_is_a_job(kind: str):
+    job = job_of(model=SUPERNET, callbacks=[SAMPLING, CACHING], optimizer={"dense": {"kind": kind}})
+    assert job.model.embedding_dim == 16
+
+
+def test_a_supernet_needs_something_that_draws_its_paths():
+    text = faults(model=SUPERNET, optimizer=ADAGRAD, callbacks=[CACHING])
+    assert 'model.kind: found "nasrec_supernet"; allowed: only with a path_sampling in callbacks' in text
+
+
+def test_adam_is_refused_for_a_supernet_where_it_is_written_and_where_it_is_the_default():
+    for changes in ({}, {"optimizer": {"dense": {"kind": "adam", "learning_rate": 0.1}}}):
+        text = faults(model=SUPERNET, callbacks=[SAMPLING], **changes)
+        assert "model.kind" in text
+        assert "optimizer.dense.kind adagrad or sgd, found adam" in text
+
+
+@pytest.mark.parametrize("callback", [SAMPLING, CACHING], ids=lambda callback: callback["kind"])
+def test_callbacks_of_a_supernet_are_refused_for_another_model(callback: dict[str, str]):
+    text = faults(callbacks=[{"kind": "row_pruning", "budget": 0.5}, callback])
+    assert f'callbacks.1.kind: found "{callback["kind"]}"' in text
+    assert "only with model.kind nasrec_supernet, found dlrm" in text
+
+
+@pytest.mark.parametrize("callback", [SAMPLING, CACHING], ids=lambda callback: callback["kind"])
+def test_a_supernet_has_one_callback_of_a_kind(callback: dict[str, str]):
+    text = faults(model=SUPERNET, optimizer=ADAGRAD, callbacks=[SAMPLING, callback, callback])
+    assert f"one callback of kind {callback['kind']}; found {3 if callback is SAMPLING else 2}" in text
+
+
+def test_a_space_says_which_of_its_sizes_are_wrong():
+    model = {"kind": "nasrec_supernet", "space": {"dense_widths": [8, 8], "token_counts": [4]}}
+    text = faults(model=model, optimizer=ADAGRAD, callbacks=[SAMPLING])
+    assert "dense_widths of positive numbers, each once; found 8, 8" in text
