@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from raysparse.callbacks import SparsityConfig
-from raysparse.config import parse_yaml
+from raysparse.config import Tree, parse_yaml
 from raysparse.data.sources import FileConfig, open_source
 from raysparse.data.sources.criteo import Criteo1tbConfig
 from raysparse.job import SearchJob, TrainJob, TuneJob, check_job, dump_job, load_job, load_train_job, require_kind
 from raysparse.launch.prepare import prepare
 from raysparse.launch.search import open_search, search
+from raysparse.launch.tuner import open_tune, tune
 from raysparse.models import build_model
 from raysparse.sharding.optimizer import fused_parameters, state_bytes_per_row
 from raysparse.sharding.plan import GIB, TableSharder, describe_plan, make_plan, topology_of
@@ -244,14 +245,39 @@ def test_a_search_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: p
     assert summary["num_trials"] == 3
 
 
+SMALL_TUNE = (
+    "job.data.prepare.num_days=3",
+    "job.data.prepare.rows_per_day=300",
+    f"job.data.prepare.rows_per_table={SMALL_TABLE}",
+    "job.data.batch_size=64",
+    "job.scaling.threads_per_worker=1",
+    "num_trials=2",
+)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(load_job(JOBS / name), TuneJob)])
+def test_a_tune_job_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    job, folder = open_tune(require_kind(TuneJob, load_job(JOBS / name, SMALL_TUNE), name), "new")
+    summary = tune(job, folder, Quiet())
+    assert [trial["error"] for trial in summary["trials"]] == [None, None]
+    assert 0 < summary["best"]["metric"] < math.inf
+
+
 class Quiet:
-    """Shows nothing of a search."""
+    """Shows nothing of a search or of a tune run."""
 
     def phase(self, text: str) -> None: ...
 
     def trial(self, done: int, total: int, best: float | None, failed: int) -> None: ...
 
     def run_done(self, name: str, validation: float | None, test: float | None, seconds: float) -> None: ...
+
+    def trial_started(self, number: int, values: Tree) -> None: ...
+
+    def trial_ended(self, record: Tree, done: int, total: int) -> None: ...
 
     def message(self, text: str) -> None: ...
 

@@ -109,7 +109,7 @@ def _run_with_restarts(job: TrainJob, folder: RunFolder, relay: EventRelay, disp
             cause = _own_error(error)
             if cause is not None:
                 raise cause from None
-            reason = _first_line(error)
+            reason = first_line(error)
             if restart == job.scaling.max_restarts:
                 raise WorkerError(
                     f"the workers failed {restart + 1} times, scaling.max_restarts allows {restart} restarts; the last "
@@ -178,7 +178,8 @@ def _own_error(error: BaseException) -> RaySparseError | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Say in a line why Ray Train gave a run up."""
     failures = getattr(error, "worker_failures", {})
     where = f"rank {min(failures)}: " if failures else ""
     cause = failures[min(failures)] if failures else getattr(error, "controller_failure", error)

@@ -20,7 +20,7 @@ class Optuna:
 
     def __init__(self, space: Mapping[str, Domain], seed: int, num_trials: int) -> None:
         try:
-            import optuna
+            import optuna  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ConfigError(
                 "searcher.kind: found 'optuna', whose package is not installed; install it with "
@@ -57,13 +57,13 @@ class Optuna:
 
 
 def _distribution(domain: Domain) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    import optuna.distributions as distributions  # pyright: ignore[reportMissingImports]
 
     if isinstance(domain, Choices):
-        return CategoricalDistribution(tuple(range(len(domain.values))))
+        return distributions.CategoricalDistribution(tuple(range(len(domain.values))))
     if isinstance(domain, IntegerRange):
-        return IntDistribution(domain.low, domain.high)
-    return FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniformRange))
+        return distributions.IntDistribution(domain.low, domain.high)
+    return distributions.FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniformRange))
 
 
 def _value(domain: Domain, drawn: Any) -> Any:

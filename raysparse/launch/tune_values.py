@@ -124,7 +124,8 @@ def check_values(job: TuneJob, proposer: Proposer) -> list[TrainJob]:
 
 
 def _candidates(job: TuneJob, proposer: Proposer) -> list[tuple[str, Values]]:
-    drawn = [(f"trial {number}", values) for number, values in enumerate(proposer.all)] if isinstance(proposer, Drawn) else []
+    known = proposer.all if isinstance(proposer, Drawn) else ()
+    drawn = [(f"trial {number}", values) for number, values in enumerate(known)]
     base = drawn[0][1] if drawn else {key: _extremes(domain)[0] for key, domain in job.space.items()}
     single = [
         (f"space.{key} at {json.dumps(value)}", {**base, key: value})

@@ -11,6 +11,7 @@ from raysparse.report.printer import Bar, Printer, aligned, cut
 _METRICS = {"log_loss": "log loss", "ne": "NE"}
 _DIGITS = 5
 _LONGEST_VALUE = 32
+_LONGEST_STATUS = 72
 
 
 class TuneConsole:
@@ -78,7 +79,7 @@ def trial_lines(trials: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
             fixed(trial["auc"]),
             duration(trial["seconds"]),
             *(_value(trial["values"][key]) for key in keys),
-            _status(trial),
+            cut(_status(trial), _LONGEST_STATUS),
         ]
         for trial in trials
     ]

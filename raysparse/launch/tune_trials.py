@@ -1,0 +1,305 @@
+"""Runs the trials of a tune run with Ray Tune, from the driver."""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher as TuneSearcher
+from ray.tune.stopper import Stopper
+
+from raysparse.config import Tree
+from raysparse.errors import CheckpointError, ConfigError, WorkerError
+from raysparse.job import TrainJob, TuneJob
+from raysparse.launch.train_trial import MEAN, NEWS, NUM_DAYS, TrainTrial
+from raysparse.launch.trainer import absolute
+from raysparse.launch.tune_log import TrialLog, TrialRecord
+from raysparse.launch.tune_values import Drawn, Proposer, Values, train_job
+from raysparse.train.run_folder import RunFolder
+
+_NEXT_TO_NOTHING: dict[str, float] = {"memory": 1.0}
+"""What a trial reserves: its Train run reserves cores itself, and Tune knows no trial that takes nothing."""
+
+
+class TuneDisplay(Protocol):
+    """Shows a tune run to a person."""
+
+    def trial_started(self, number: int, values: Values) -> None:
+        """Show a trial that begins."""
+        ...
+
+    def trial_ended(self, record: Tree, done: int, total: int) -> None:
+        """Show what a trial came to, as in the log, and how many are done."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+
+class Trials:
+    """The trials of a tune run: which are left, what each tries, and what they came to. Driver."""
+
+    def __init__(self, job: TuneJob, folder: RunFolder, proposer: Proposer, display: TuneDisplay) -> None:
+        """Read the log; CheckpointError where its trials tried other values than this job's."""
+        self._job = job
+        self._folder = folder
+        self._proposer = proposer
+        self._display = display
+        self._log = TrialLog(folder)
+        _require_same_values(folder, self._log, proposer)
+
+    @property
+    def total(self) -> int:
+        """Trials that there will be."""
+        return self._proposer.num_trials
+
+    def done(self) -> list[TrialRecord]:
+        """Return those that have ended, in the order of their end."""
+        return self._log.done()
+
+    def left(self) -> list[int]:
+        """Return the numbers of those that have not ended."""
+        done = {record.number for record in self.done()}
+        return [number for number in range(self.total) if number not in done]
+
+    def start(self, number: int) -> TrainJob | None:
+        """Write down what a trial tries, and return its job; None where no train job can be made of it."""
+        values = self._log.values().get(number)
+        if values is None:
+            values = self._proposer.propose(number, _scores(self.done()))
+            self._log.add(
+                TrialRecord(number=number, values=values, run_folder=self._run_folder(number), status="started")
+            )
+        try:
+            job = train_job(self._job, number, self._run_folder(number), values, f"trial {number}")
+        except ConfigError as error:
+            self.end(number, {"error": str(error)}, [])
+            return None
+        self._display.trial_started(number, values)
+        return job.model_copy(update={"data": job.data.model_copy(update={"path": absolute(job.data.path)})})
+
+    def end(self, number: int, outcome: Tree | None, means: Sequence[float]) -> None:
+        """Write down what a trial came to; no outcome: it was behind and is stopped."""
+        status = "stopped" if outcome is None else "failed" if "error" in outcome else "finished"
+        record = TrialRecord(
+            number=number,
+            values=self._log.values()[number],
+            run_folder=self._run_folder(number),
+            status=status,
+            means=tuple(means),
+            **(outcome or {}),
+        )
+        self._log.add(record)
+        self._display.trial_ended(record.model_dump(mode="json"), len(self.done()), self.total)
+
+    def message(self, number: int, text: str) -> None:
+        """Show what a trial says."""
+        self._display.message(f"trial {number}: {text}")
+
+    def _run_folder(self, number: int) -> str:
+        return self._folder.url("trials", f"{number:03d}")
+
+
+def _require_same_values(folder: RunFolder, log: TrialLog, proposer: Proposer) -> None:
+    if not isinstance(proposer, Drawn):
+        return
+    for number, values in log.values().items():
+        if number < proposer.num_trials and values != proposer.all[number]:
+            raise CheckpointError(
+                f"{folder.url('trials.jsonl')}: trial {number} tried {json.dumps(values)}, where this job tries "
+                f"{json.dumps(proposer.all[number])}; another version wrote it: start anew with --fresh"
+            )
+
+
+def _scores(done: Sequence[TrialRecord]) -> list[tuple[Values, float]]:
+    """What searchers learn from: of a trial that was stopped, its mean so far."""
+    scores = [(record.values, record.means[-1] if record.status == "stopped" else record.metric) for record in done]
+    return [(values, score) for values, score in scores if score is not None]
+
+
+def run_trials(job: TuneJob, trials: Trials, num_days: int, max_restarts: int) -> None:
+    """Run the trials that are left until all have ended; driver, connected to Ray.
+
+    `num_days` past warm-up are those of a whole trial, which tells the scheduler when it may decide. A trial whose
+    process or workers died is started again, `max_restarts` times. WorkerError where Tune ended before its trials.
+    """
+    if not trials.left():
+        return
+    relay = _Relay(trials)
+    arguments = {
+        "metric": job.metric,
+        "last_days": job.last_days,
+        "environment": {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")},
+    }
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; the run has a display of its own
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Tune keeps notes of its own, which nobody reads: the log is the run's only memory.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    notes = tempfile.mkdtemp(prefix="raysparse-tune-")
+    try:
+        Tuner(
+            tune.with_resources(tune.with_parameters(TrainTrial, arguments=arguments), _NEXT_TO_NOTHING),
+            tune_config=TuneConfig(
+                search_alg=relay,
+                scheduler=build_scheduler(job, trials.done(), num_days),
+                num_samples=len(trials.left()),
+                max_concurrent_trials=job.num_parallel,
+                reuse_actors=True,
+            ),
+            run_config=RunConfig(
+                name="tune",
+                storage_path=notes,
+                verbose=0,
+                stop=_StopOnFault(relay),
+                failure_config=FailureConfig(max_failures=max_restarts),
+                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
+    relay.check()
+
+
+def build_scheduler(job: TuneJob, done: Sequence[TrialRecord], num_days: int) -> TrialScheduler:
+    """Build what stops trials, told of those that an earlier process has run.
+
+    ConfigError where a trial is over before anything could stop it.
+    """
+    if job.asha is None:
+        return FIFOScheduler()
+    if job.asha.grace_days >= num_days:
+        raise ConfigError(
+            f"asha.grace_days: found {job.asha.grace_days}; allowed: less than the {num_days} days past warm-up that a "
+            "trial has"
+        )
+    # The last day is no time to stop any more.
+    scheduler = ASHAScheduler(
+        time_attr=NUM_DAYS,
+        metric=MEAN,
+        mode="min",
+        max_t=num_days - 1,
+        grace_period=job.asha.grace_days,
+        reduction_factor=job.asha.reduction_factor,
+        stop_last_trials=False,
+    )
+    for record in done:
+        trial: Any = SimpleNamespace(trial_id=f"earlier-{record.number}")
+        controller: Any = None
+        scheduler.on_trial_add(controller, trial)
+        for days, mean in enumerate(record.means[: num_days - 1], start=1):
+            scheduler.on_trial_result(controller, trial, {NUM_DAYS: days, MEAN: mean})
+    return scheduler
+
+
+class _Relay(TuneSearcher):
+    """Hands trials to Tune and takes what they come to; driver."""
+
+    def __init__(self, trials: Trials) -> None:
+        super().__init__(metric=MEAN, mode="min")
+        self._trials = trials
+        self._left = trials.left()
+        self._numbers: dict[str, int] = {}
+        self._failures: dict[str, list[str]] = {}
+        self._fault: BaseException | None = None
+
+    def __getstate__(self) -> Tree:
+        # Tune pickles what it is given, to restore it after a kill: here the log does that.
+        return {}
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Tree, **spec: Any) -> bool:
+        """Tune's own goal, of which there is none."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """Hand out the next trial."""
+        return self._guarded(lambda: self._next(trial_id)) or TuneSearcher.FINISHED
+
+    def _next(self, trial_id: str) -> Tree | None:
+        while self._left:
+            number = self._left.pop(0)
+            job = self._trials.start(number)
+            if job is not None:
+                self._numbers[trial_id] = number
+                return {"job": job.model_dump_json()}
+        return None
+
+    def on_trial_result(self, trial_id: str, result: Tree) -> None:
+        """Show what a trial says, and keep why it failed: it may be started again."""
+        self._guarded(lambda: self._hear(trial_id, json.loads(result[NEWS])))
+
+    def _hear(self, trial_id: str, news: Tree) -> None:
+        number = self._numbers[trial_id]
+        if "failure" in news:
+            self._failures.setdefault(trial_id, []).append(news["failure"])
+            self._trials.message(number, f"failed: {news['failure']}")
+        if "message" in news:
+            self._trials.message(number, news["message"])
+
+    def on_trial_complete(self, trial_id: str, result: Tree | None = None, error: bool = False) -> None:
+        """Write down what a trial came to."""
+        self._guarded(lambda: self._end(trial_id, json.loads(result[NEWS]) if result and not error else None))
+
+    def _end(self, trial_id: str, news: Tree | None) -> None:
+        number = self._numbers.pop(trial_id)
+        if news is None:
+            failures = self._failures.get(trial_id, ["its process died"])
+            times = f"failed {len(failures)} times, the last time" if len(failures) > 1 else "failed"
+            self._trials.end(number, {"error": f"the run {times}: {failures[-1]}"}, [])
+        else:
+            self._trials.end(number, news.get("outcome"), news["means"])
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except BaseException as fault:
+            # Tune would log it and go on: it is stopped, and the fault is raised when it has ended.
+            self._fault = self._fault or fault
+            return None
+
+    @property
+    def is_faulty(self) -> bool:
+        """Whether something went wrong in Tune's hands."""
+        return self._fault is not None
+
+    def check(self) -> None:
+        """Raise what went wrong in Tune's hands, or where Tune ended before all trials did."""
+        if self._fault is not None:
+            raise self._fault
+        if self._trials.left():
+            raise WorkerError(
+                f"Ray Tune ended after {len(self._trials.done())} of {self._trials.total} trials; go on with --resume"
+            )
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the log holds it all."""
+        with open(checkpoint_path, "w"):
+            pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing, see `save`."""
+
+
+class _StopOnFault(Stopper):
+    """Ends all trials once something went wrong on the driver."""
+
+    def __init__(self, relay: _Relay) -> None:
+        self._relay = relay
+
+    def __call__(self, trial_id: str, result: Tree) -> bool:
+        """Stop no trial alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether to end."""
+        return self._relay.is_faulty
+
+    def __getstate__(self) -> Tree:
+        return {}

@@ -1,0 +1,98 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from raysparse.errors import CheckpointError, ConfigError
+from raysparse.launch.train_trial import MEAN, NUM_DAYS, means_so_far, weighted_mean
+from raysparse.launch.tune_log import TrialRecord
+from raysparse.launch.tune_trials import Trials, build_scheduler
+from raysparse.launch.tune_values import build_proposer
+from raysparse.train.run_folder import RunFolder
+from tests.launch.tune_jobs import RATE, choice, tune_job
+
+
+class Silent:
+    """Shows nothing."""
+
+    def trial_started(self, number: int, values: dict[str, Any]) -> None:
+        pass
+
+    def trial_ended(self, record: dict[str, Any], done: int, total: int) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        pass
+
+
+def days_until_stop(scheduler: TrialScheduler, name: str, means: list[float]) -> int | None:
+    trial: Any = SimpleNamespace(trial_id=name)
+    nobody: Any = None
+    scheduler.on_trial_add(nobody, trial)
+    for days, mean in enumerate(means, start=1):
+        if scheduler.on_trial_result(nobody, trial, {NUM_DAYS: days, MEAN: mean}) == TrialScheduler.STOP:
+            return days
+    return None
+
+
+def test_a_scheduler_that_is_told_of_earlier_trials_decides_as_one_that_saw_them(tmp_path: Path):
+    job = tune_job(tmp_path, {RATE: choice(0.1)}, asha={"grace_days": 1, "reduction_factor": 2})
+    means = [[0.5] * 8, [0.4] * 8, [0.6] * 8, [0.4, 0.46, 0.5, 0.5], [0.3] * 3 + [0.9] * 5]
+    live = build_scheduler(job, [], 8)
+    decisions = [days_until_stop(live, str(number), trial) for number, trial in enumerate(means)]
+    assert decisions == [None, None, 1, 2, 4]
+    for killed in range(len(means)):
+        done = [
+            TrialRecord(
+                number=number,
+                values={},
+                run_folder="x",
+                status="finished" if decisions[number] is None else "stopped",
+                means=tuple(trial[: decisions[number]]),
+            )
+            for number, trial in enumerate(means[:killed])
+        ]
+        resumed = build_scheduler(job, done, 8)
+        again = [days_until_stop(resumed, str(number), means[number]) for number in range(killed, len(means))]
+        assert again == decisions[killed:]
+
+
+def test_the_last_day_stops_no_trial_and_a_grace_of_all_days_is_refused(tmp_path: Path):
+    space = {RATE: choice(0.1)}
+    assert isinstance(build_scheduler(tune_job(tmp_path, space), [], 3), FIFOScheduler)
+    scheduler = build_scheduler(tune_job(tmp_path, space, asha={"grace_days": 2, "reduction_factor": 2}), [], 4)
+    assert days_until_stop(scheduler, "a", [0.1] * 4) is None
+    assert days_until_stop(scheduler, "b", [0.1] * 3 + [0.9]) is None
+    assert days_until_stop(scheduler, "c", [0.2] * 4) == 2
+    with pytest.raises(ConfigError, match="asha.grace_days: found 4; allowed: less than the 4 days past warm-up"):
+        build_scheduler(tune_job(tmp_path, space, asha={"grace_days": 4}), [], 4)
+
+
+def test_a_log_of_other_values_is_refused(tmp_path: Path):
+    folder = RunFolder(str(tmp_path))
+    job = tune_job(tmp_path, {RATE: choice(0.1, 0.2)}, searcher={"kind": "grid"})
+    trials = Trials(job, folder, build_proposer(job), Silent())
+    started = trials.start(1)
+    assert started is not None
+    assert started.optimizer.dense.learning_rate == 0.2
+    trials.end(1, None, [0.5])
+    assert trials.left() == [0]
+    other = tune_job(tmp_path, {RATE: choice(0.1, 0.3)}, searcher={"kind": "grid"})
+    with pytest.raises(
+        CheckpointError, match=r'trial 1 tried \{".*rate": 0.2\}, where this job tries \{".*rate": 0.3\}'
+    ):
+        Trials(other, folder, build_proposer(other), Silent())
+
+
+def test_means_weigh_days_by_their_rows_and_leave_warm_up_out():
+    days = [
+        {"rows": 10, "log_loss": 9.0, "ne": 9.0, "warm_up": True},
+        {"rows": 10, "log_loss": 0.5, "ne": None, "warm_up": False},
+        {"rows": 30, "log_loss": 0.7, "ne": 0.8, "warm_up": False},
+        {"rows": 40, "log_loss": 0.2, "ne": None, "warm_up": False},
+    ]
+    assert means_so_far(days, "log_loss") == pytest.approx([0.5, 26 / 40, 34 / 80])
+    assert means_so_far(days, "ne") == [0.8, 0.8]
+    assert weighted_mean(days[1:2], "ne") is None
