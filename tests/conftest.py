@@ -1,4 +1,3 @@
-import logging
 import os
 from collections.abc import Iterator
 
@@ -31,6 +30,8 @@ def ray_cluster() -> Iterator[None]:
     """Two CPUs for all tests that need Ray; a Ray that runs on this machine already is left alone."""
     import ray  # 1 s, which tests without Ray should not pay
 
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    from raysparse.launch.cluster import start_local
+
+    start_local(2)
     yield
     ray.shutdown()

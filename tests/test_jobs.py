@@ -227,6 +227,7 @@ SMALL_SEARCH = (
     "searcher={kind: random, num_trials: 3}",
     "finalists.count=1",
     "finalists.learning_rates=[1e-3]",
+    "scaling.num_workers=1",
     "scaling.threads_per_worker=1",
 )
 
@@ -250,6 +251,7 @@ SMALL_TUNE = (
     "job.data.prepare.rows_per_day=300",
     f"job.data.prepare.rows_per_table={SMALL_TABLE}",
     "job.data.batch_size=64",
+    "job.scaling.num_workers=1",
     "job.scaling.threads_per_worker=1",
     "num_trials=2",
 )

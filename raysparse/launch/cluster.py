@@ -2,11 +2,14 @@
 
 import logging
 import os
+from typing import Any
 
 import ray
 from ray._raylet import PlacementGroupID
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 def connect(num_cpus: int) -> bool:
@@ -18,19 +21,28 @@ def connect(num_cpus: int) -> bool:
         return False
     for name in ("ray", "ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of it otherwise
-    # Ray Train looks every 2 s whether workers live and have reported; until it has looked, a second report waits.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
+        _poll_often()
+        ray.init(**_QUIET)
         return False
+    start_local(max(os.cpu_count() or 1, num_cpus))
+    return True
+
+
+def start_local(num_cpus: int) -> None:
+    """Start a Ray of this process's own that offers so many cores, and connect to it."""
+    _poll_often()
     # Ray lowers its workers' priority below its own processes': a tenth of the speed on a small machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # A machine that is nobody's to take away needs no actor that asks for it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    ray.init("local", num_cpus=max(os.cpu_count() or 1, num_cpus), include_dashboard=False, **quiet)
-    return True
+    ray.init("local", num_cpus=num_cpus, include_dashboard=False, **_QUIET)
+
+
+def _poll_often() -> None:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of it otherwise
+    # Ray Train looks every 2 s whether workers live and have reported; until it has looked, a second report waits.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 
 def free_reservations() -> None:

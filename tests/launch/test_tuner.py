@@ -51,12 +51,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture
-def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `connect` sets it for a Ray of its own; trials take it over from the driver."""
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-
-
 def run(job: TuneJob, mode: Any) -> tuple[dict[str, Any], Screen]:
     screen = Screen()
     job, folder = open_tune(job, mode)
@@ -91,7 +85,7 @@ def kill_a_worker(folder: Path) -> None:
 
 @pytest.mark.ray
 def test_a_run_that_is_disturbed_ends_with_the_table_of_an_undisturbed_one(
-    data: str, tmp_path: Path, ray_cluster: None, quick_reports: None
+    data: str, tmp_path: Path, ray_cluster: None
 ):
     folder = tmp_path / "run"
     job = tune_job(
@@ -186,8 +180,8 @@ def test_a_trial_that_is_behind_is_stopped_and_one_that_fails_is_written_down(
 
 @pytest.mark.ray
 def test_more_last_days_than_a_trial_has_are_refused(data: str, tmp_path: Path, ray_cluster: None):
-    job = tune_job(tmp_path / "run", {RATE: choice(0.1)}, data=data, last_days=5, job={"warm_up_days": 1})
-    with pytest.raises(ConfigError, match="last_days: found 5; allowed: up to the 4 days past job.warm_up_days"):
+    job = tune_job(tmp_path / "run", {RATE: choice(0.1)}, data=data, last_days=NUM_DAYS, job={"warm_up_days": 1})
+    with pytest.raises(ConfigError, match="last_days: found 8; allowed: up to the 7 days past job.warm_up_days"):
         run(job, "new")
 
 

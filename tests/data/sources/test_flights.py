@@ -108,7 +108,8 @@ def test_real_rows(packaged: Reading) -> None:
     for feature in open_source(FlightsConfig()).schema().dense:
         column = packaged.table[feature.name].to_numpy()
         assert abs(np.nanmean(column)) < 0.5, feature.name
-        assert 0.5 < np.nanstd(column) < 1.3, feature.name
+        # It rains in few hours only.
+        assert (0.4 if feature.name == "precip" else 0.5) < np.nanstd(column) < 1.3, feature.name
         # Gusts are reported for a quarter of the hours; all else nearly always.
         assert np.isnan(column).mean() < (0.8 if feature.name == "wind_gust" else 0.15), feature.name
 
