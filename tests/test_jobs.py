@@ -237,11 +237,11 @@ SMALL_SEARCH = (
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(load_job(JOBS / name), SearchJob)])
 def test_a_search_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     job = require_kind(SearchJob, load_job(JOBS / name, SMALL_SEARCH), name)
-    job = job.model_copy(update={"baselines": job.baselines[:1]})
+    job = job.model_copy(update={"baselines": ()})
     monkeypatch.chdir(tmp_path)
     job, folder = open_search(job, "new")
     results, summary = search(job, folder, Quiet())
-    assert [row["kind"] for row in results["rows"]] == ["finalist", "baseline"]
+    assert [row["kind"] for row in results["rows"]] == ["finalist"]
     assert all(0 < row["test_log_loss"] < math.inf for row in results["rows"])
     assert summary["num_trials"] == 3
 
@@ -253,7 +253,7 @@ SMALL_TUNE = (
     "job.data.batch_size=64",
     "job.scaling.num_workers=1",
     "job.scaling.threads_per_worker=1",
-    "num_trials=2",
+    "num_trials=1",
 )
 
 
@@ -264,7 +264,7 @@ def test_a_tune_job_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     job, folder = open_tune(require_kind(TuneJob, load_job(JOBS / name, SMALL_TUNE), name), "new")
     summary = tune(job, folder, Quiet())
-    assert [trial["error"] for trial in summary["trials"]] == [None, None]
+    assert [trial["error"] for trial in summary["trials"]] == [None]
     assert 0 < summary["best"]["metric"] < math.inf
 
 

@@ -1,6 +1,5 @@
 """Trains finalists and baselines alone, each with several learning rates, and compares what they predicted."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ from raysparse.job import SearchJob, TrainJob
 from raysparse.launch.trainer import open_run, train
 from raysparse.models import ModelConfig
 from raysparse.train.metrics import entropy
-from raysparse.train.run_folder import SUMMARY, RunFolder
+from raysparse.train.run_folder import RunFolder
 
 Record = dict[str, Any]
 
@@ -116,10 +115,7 @@ def _run(
 
 def finish_run(job: TrainJob, display: Quiet) -> Record:
     """Run a train job to its end, or take the summary of one that has ended; driver."""
-    folder = RunFolder(job.run_folder)
     job, folder = open_run(job, "resume")
-    if folder.exists(SUMMARY):
-        return json.loads(folder.read(SUMMARY))
     return train(job, folder, display)
 
 

@@ -16,7 +16,7 @@ from raysparse.data.selection import select_days
 from raysparse.errors import RaySparseError, RunEndedError, WorkerError
 from raysparse.job import TrainJob
 from raysparse.launch.trainer import first_line, open_run, train
-from raysparse.train.run_folder import SUMMARY, RunFolder
+from raysparse.train.run_folder import RunFolder
 from raysparse.train.summary import DENSE
 
 NUM_DAYS = "num_days"
@@ -158,13 +158,10 @@ class TrialRun:
         job, folder = open_run(self._job, "resume")
         for record in _of_trained_arm(folder):
             self.day([record])
-        if folder.exists(SUMMARY):
-            seconds = json.loads(folder.read(SUMMARY))["seconds"]
-        else:
-            # A run within another one's job may not clear up after its workers, as a restart does: Tune starts a new
-            # process instead, whose predecessor's reservations went with it.
-            once = job.model_copy(update={"scaling": job.scaling.model_copy(update={"max_restarts": 0})})
-            seconds = train(once, folder, self)["seconds"]
+        # A run within another one's job may not clear up after its workers, as a restart does: Tune starts a new
+        # process instead, whose predecessor's reservations went with it.
+        once = job.model_copy(update={"scaling": job.scaling.model_copy(update={"max_restarts": 0})})
+        seconds = train(once, folder, self)["seconds"]
         days = [record for record in _of_trained_arm(folder) if not record["warm_up"]][-self._last_days :]
         metric = weighted_mean(days, self._metric)
         if metric is None:

@@ -4,9 +4,12 @@ import contextlib
 import datetime
 import json
 import logging
+import signal
 import subprocess
 import threading
 import time
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +17,7 @@ import ray
 
 from raysparse.config import parse_yaml
 from raysparse.data.dataset import Dataset
+from raysparse.data.selection import select_days
 from raysparse.errors import RaySparseError, WorkerError
 from raysparse.job import TrainJob, check_train_job, dump_job, refuse_changes
 from raysparse.launch.cluster import connect, free_reservations, shortage
@@ -72,9 +76,14 @@ def _refuse_changes(text: str, origin: str, job: TrainJob) -> None:
 def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     """Run a job that `open_run` has given a folder, and return its summary; driver.
 
-    Workers that die are started again from the last checkpoint, `scaling.max_restarts` times. Raises what a
-    worker raised where it is of raysparse's own errors, WorkerError otherwise.
+    Workers that die are started again from the last checkpoint, `scaling.max_restarts` times. Of a run that has done
+    all days nothing is started. Raises what a worker raised where it is of raysparse's own errors, WorkerError
+    otherwise.
     """
+    whole = _summary_of_all_days(job, folder)
+    if whole is not None:
+        display.message("all days are done already")
+        return whole
     started = time.time()
     scaling = job.scaling
     # Ray starts its processes while this one imports torch.
@@ -93,9 +102,18 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
         _run_with_restarts(job, folder, relay, display)
     finally:
         relay.close()
-    summary = {**_summary(job, folder, started), **facts}
-    folder.write(SUMMARY, json.dumps(summary, indent=1) + "\n")
-    return summary
+    summary = json.dumps({**_summary(job, folder, started), **facts}, indent=1)
+    folder.write(SUMMARY, summary + "\n")
+    return json.loads(summary)
+
+
+def _summary_of_all_days(job: TrainJob, folder: RunFolder) -> dict[str, Any] | None:
+    if folder.exists(SUMMARY):
+        summary = json.loads(folder.read(SUMMARY))
+        with contextlib.suppress(RaySparseError):  # a data set that is gone is for the usual way to tell of
+            days = select_days(Dataset.open(job.data.path), job.data.first_day, job.data.last_day)
+            return summary if summary["days"] == len(days) else None
+    return None
 
 
 def _run_with_restarts(job: TrainJob, folder: RunFolder, relay: EventRelay, display: Display) -> None:
@@ -106,6 +124,8 @@ def _run_with_restarts(job: TrainJob, folder: RunFolder, relay: EventRelay, disp
             _fit(job, folder, relay)
             return
         except TrainingFailedError as error:
+            # The frames that it came through hold Ray's controller, a process that would live as long as the error.
+            traceback.clear_frames(error.__traceback__)
             cause = _own_error(error)
             if cause is not None:
                 raise cause from None
@@ -142,7 +162,19 @@ def _fit(job: TrainJob, folder: RunFolder, relay: EventRelay) -> None:
             name=CHECKPOINTS, storage_path=job.run_folder, worker_runtime_env={"env_vars": WORKER_MEMORY}
         ),
     )
-    trainer.fit()
+    with _own_interrupts():
+        trainer.fit()
+
+
+@contextlib.contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Take Ray Train's handler of interrupts away afterwards: it holds the controller, a process, until another run."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def _check_callbacks(job: TrainJob, dataset: Dataset) -> None:

@@ -14,6 +14,7 @@ from raysparse.job import SearchJob, check_job, require_kind
 from raysparse.launch.search import open_search, search
 from raysparse.search.journal import Entry, read_journal
 from tests.data.datasets import PLAIN, write_dataset
+from tests.launch.processes import processes
 
 
 class Screen:
@@ -90,9 +91,8 @@ def kill_an_actor(folder: Path) -> None:
     begun = len(entries(folder))
     while len(entries(folder)) < begun + 3:
         time.sleep(0.02)
-    ours = psutil.Process().children(recursive=True)
-    actors = [process for process in ours if any("ScoringTrial" in part for part in process.cmdline())]
-    os.kill(actors[-1].pid, signal.SIGKILL)
+    newest = max(processes("ScoringTrial"), key=psutil.Process.create_time)
+    os.kill(newest.pid, signal.SIGKILL)
 
 
 @pytest.mark.timeout(600)

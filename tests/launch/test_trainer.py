@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from raysparse.errors import ConfigError, DataError, PlanError
 from raysparse.job import TrainJob, check_train_job
 from raysparse.launch.trainer import open_run, train
 from tests.data.datasets import PLAIN, write_dataset
+from tests.launch.processes import OF_A_RUN, left_behind, processes
 from tests.train.ranks import history
 
 pytestmark = pytest.mark.ray
@@ -45,7 +45,7 @@ class Screen:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("data") / "set"
-    write_dataset(path, PLAIN, [[3000]] * 12)
+    write_dataset(path, PLAIN, [[2000]] * 8)
     return str(path)
 
 
@@ -71,10 +71,10 @@ def run(job: TrainJob, mode: Any = "new") -> tuple[dict[str, Any], Screen]:
 
 def test_a_killed_worker_is_replaced_and_the_history_stays_the_same(data: str, tmp_path: Path, ray_cluster: None):
     summary, screen = run(job_of(data, tmp_path / "whole"))
-    assert screen.days == [f"{day:03d}" for day in range(12)]
+    assert screen.days == [f"{day:03d}" for day in range(8)]
     assert [(table["table"], table["rows"]) for table in screen.tables] == [("user", 1000), ("item", 500)]
-    assert summary["days"] == 12
-    assert summary["arms"]["frozen"]["days"] == 10
+    assert summary["days"] == 8
+    assert summary["arms"]["frozen"]["days"] == 6
     assert summary["peak_worker_gib"] > 0.1
 
     screen = Screen()
@@ -86,9 +86,12 @@ def test_a_killed_worker_is_replaced_and_the_history_stays_the_same(data: str, t
     assert any("restart 1 of 3" in message for message in screen.messages)
     assert any("goes on from checkpoint step-" in message for message in screen.messages)
     assert history(tmp_path / "killed") == history(tmp_path / "whole")
-    # A finished run resumes to the same end.
-    run(job_of(data, tmp_path / "killed"), "resume")
-    assert history(tmp_path / "killed") == history(tmp_path / "whole")
+    # Of a finished run nothing is started again; its summary is what it was.
+    before = processes(*OF_A_RUN)
+    again, screen = run(job_of(data, tmp_path / "whole"), "resume")
+    assert again == summary
+    assert screen.messages == ["all days are done already"]
+    assert processes(*OF_A_RUN) <= before
 
 
 def kill_a_worker(screen: Screen) -> None:
@@ -96,13 +99,7 @@ def kill_a_worker(screen: Screen) -> None:
     while len(screen.days) < 2:
         screen.day_shown.wait(60)
         time.sleep(0.05)
-    ours = {process.pid for process in psutil.Process().children(recursive=True)}
-    workers = [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if process.pid in ours and any("RayTrainWorker" in part for part in process.info["cmdline"] or [])
-    ]
-    os.kill(workers[-1], signal.SIGKILL)
+    os.kill(processes("RayTrainWorker").pop().pid, signal.SIGKILL)
 
 
 def test_a_plan_that_does_not_fit_ends_the_run_with_the_reason(data: str, tmp_path: Path, ray_cluster: None):
@@ -115,13 +112,15 @@ def test_a_file_that_one_rank_cannot_read_ends_the_run(tmp_path: Path, ray_clust
     dataset = write_dataset(tmp_path / "set", PLAIN, [[500], [300, 300]])
     file = tmp_path / "set" / dataset.days[1].files[1].path
     file.write_bytes(file.read_bytes()[:1500])
+    before = processes(*OF_A_RUN)
     with pytest.raises(DataError, match="part-00001.parquet: row group 0 cannot be read"):
         run(job_of(dataset.path, tmp_path / "run"))
+    assert left_behind(before, timeout_s=10) == set()
     assert [record["day"] for record in history(tmp_path / "run")] == ["000"]
 
 
 def test_missing_days_and_missing_data_are_refused_before_workers_start(data: str, tmp_path: Path, ray_cluster: None):
-    with pytest.raises(ConfigError, match="data.first_day: found '777'; .* has the days 000 to 011"):
+    with pytest.raises(ConfigError, match="data.first_day: found '777'; .* has the days 000 to 007"):
         run(job_of(data, tmp_path / "run", data={"path": data, "first_day": "777"}))
     with pytest.raises(DataError, match="does not exist; make one with `raysparse prepare"):
         run(job_of(str(tmp_path / "none"), tmp_path / "other"))

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -19,6 +18,7 @@ from raysparse.job import TuneJob
 from raysparse.launch.tune_log import TrialRecord
 from raysparse.launch.tuner import open_tune, ranked, require_best, tune
 from tests.data.datasets import PLAIN, write_dataset
+from tests.launch.processes import OF_A_RUN, left_behind, processes
 from tests.launch.tune_jobs import RATE, choice, tune_job
 from tests.train.ranks import history
 
@@ -61,26 +61,11 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
     return {"best": summary["best"], "trials": [{**trial, "seconds": 0} for trial in summary["trials"]]}
 
 
-def processes_of_runs() -> list[psutil.Process]:
-    """What Ray Train runs for this test on this machine."""
-    names = ("RayTrainWorker", "TrainController", "PlacementGroupCleaner")
-    ours = psutil.Process().children(recursive=True)
-    return [process for process in ours if any(name in " ".join(_command(process)) for name in names)]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
 def kill_a_worker(folder: Path) -> None:
     """Kill a worker once one of the run's trials is on its third day."""
     while not any(path.read_text().count("\n") >= 2 for path in folder.glob("trials/*/history.jsonl")):
         time.sleep(0.02)
-    workers = [process for process in processes_of_runs() if "RayTrainWorker" in " ".join(_command(process))]
-    os.kill(workers[0].pid, signal.SIGKILL)
+    os.kill(processes("RayTrainWorker").pop().pid, signal.SIGKILL)
 
 
 @pytest.mark.ray
@@ -159,12 +144,10 @@ def test_a_trial_that_is_behind_is_stopped_and_one_that_fails_is_written_down(
         searcher={"kind": "grid"},
         asha={"grace_days": 1, "reduction_factor": 2},
     )
+    before = processes(*OF_A_RUN)
     summary, screen = run(job, "new")
     # A trial's process says so before its workers are gone.
-    deadline = time.monotonic() + 20
-    while processes_of_runs() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_of_runs() == []
+    assert left_behind(before, timeout_s=20) == set()
     assert screen.ended == [(0, "finished"), (1, "stopped"), (2, "failed")]
     whole, stopped, failed = summary["trials"]
     assert summary["best"]["number"] == 0
