@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from raysparse.errors import CheckpointError, ConfigError
@@ -86,13 +85,13 @@ def without_times(results: dict[str, Any]) -> dict[str, Any]:
     return {**results, "rows": rows}
 
 
-def kill_an_actor(folder: Path) -> None:
-    """Kill one of this search's actors once some trials of this process are done."""
+def kill_the_actors(folder: Path) -> None:
+    """Kill the search's actors, some of which have no trial just then, once some trials of this process are done."""
     begun = len(entries(folder))
     while len(entries(folder)) < begun + 3:
         time.sleep(0.02)
-    newest = max(processes("ScoringTrial"), key=psutil.Process.create_time)
-    os.kill(newest.pid, signal.SIGKILL)
+    for process in processes("ScoringTrial"):
+        os.kill(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.timeout(600)
@@ -120,7 +119,7 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
     (folder / "journal.jsonl").write_text("".join(lines[:16]) + lines[16][:30])
     (folder / "results.json").unlink()
-    killer = threading.Thread(target=kill_an_actor, args=(folder,))
+    killer = threading.Thread(target=kill_the_actors, args=(folder,))
     killer.start()
     again, _, screen = run(job_of(data, folder), "resume")
     killer.join()
