@@ -10,7 +10,7 @@ from raysparse.config import Tree, check, load_tree
 from raysparse.errors import ConfigError
 from raysparse.job.search import SearchJob
 from raysparse.job.train import DataConfig, OptimizerConfig, ScalingConfig, TrainJob
-from raysparse.job.tune import TuneJob
+from raysparse.job.tune import ASHAConfig, TuneJob
 
 Job = Annotated[TrainJob | SearchJob | TuneJob, Field(discriminator="kind")]
 """A union over the kinds of job."""
@@ -98,6 +98,7 @@ def _flatten(tree: Tree, prefix: str = "") -> Tree:
 
 __all__ = [
     "JOB_KINDS",
+    "ASHAConfig",
     "DataConfig",
     "Job",
     "OptimizerConfig",

@@ -8,6 +8,7 @@ from raysparse.callbacks import CheckpointConfig, PathSamplingConfig
 from raysparse.config import Config
 from raysparse.data.split import SplitConfig
 from raysparse.job.train import DataConfig, OptimizerConfig, ScalingConfig
+from raysparse.job.tune import ASHAConfig
 from raysparse.models import HandMadeConfig
 from raysparse.models.nasrec.menu import CTRSpaceConfig
 from raysparse.search.population import RegularizedEvolutionConfig, SearcherConfig
@@ -48,7 +49,9 @@ class FinalistsConfig(Config):
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-3,), min_length=1)
     """Dense learning rates; each finalist and baseline is trained with all, and its best by validation counts."""
     num_parallel: int = Field(default=1, ge=1)
-    """Train runs at the same time."""
+    """Train runs at the same time, each of which takes what `scaling` says."""
+    asha: ASHAConfig | None = None
+    """Stops runs early whose mean log loss over the days so far is behind; null: all run to their end."""
 
 
 class SearchJob(Config):

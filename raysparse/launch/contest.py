@@ -7,11 +7,18 @@ from typing import Any, Protocol
 from raysparse.cost.record import Cost
 from raysparse.data.dataset import Day
 from raysparse.data.split import Split
+from raysparse.errors import CheckpointError, WorkerError
 from raysparse.job import SearchJob, TrainJob
 from raysparse.launch.trainer import open_run, train
+from raysparse.launch.tune_log import TrialLog, TrialRecord
+from raysparse.launch.tune_trials import TrialSettings, run_trials
 from raysparse.models import ModelConfig
 from raysparse.train.metrics import entropy
 from raysparse.train.run_folder import RunFolder
+from raysparse.train.summary import DENSE
+
+CONTEST = "contest"
+"""Folder of the log of the finalists' and baselines' runs."""
 
 Record = dict[str, Any]
 
@@ -61,56 +68,184 @@ class Quiet:
         """Show nothing."""
 
 
+@dataclass(frozen=True)
+class Entrant:
+    """A contender with one of the learning rates: a Train run."""
+
+    contender: Contender
+    learning_rate: float
+    run_folder: str
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return f"{self.contender.kind} {self.contender.name}, learning rate {self.learning_rate:g}"
+
+    @property
+    def values(self) -> Record:
+        """What the log knows it by."""
+        contender = self.contender
+        return {"kind": contender.kind, "name": contender.name, "learning_rate": self.learning_rate}
+
+
 def compete(
     job: SearchJob, contenders: Sequence[Contender], split: Split, folder: RunFolder, display: RunDisplay
-) -> list[Record]:
-    """Train each contender over all days with each learning rate, and return a row for each; driver.
+) -> tuple[list[Record], list[Record]]:
+    """Train each contender over all days with each learning rate; driver, connected to Ray.
 
     A run predicts each day before it learns it, so validation and test days are scored by a model that has not seen
-    them. A contender's learning rate is the one with the least validation loss; the test days choose nothing.
+    them. A contender's learning rate is the one with the least validation loss; the test days choose nothing. Returns
+    a row for each contender, and a row with the reason for each of which no run has finished. WorkerError where none
+    of the finalists has.
     """
-    rows = [_contest(job, contender, split, folder, display) for contender in contenders]
+    entrants = [
+        Entrant(contender, rate, folder.url(f"{contender.kind}s", f"{contender.name}-lr{rate:g}"))
+        for contender in contenders
+        for rate in job.finalists.learning_rates
+    ]
+    contest = Contest(job, entrants, split, folder, display)
+    settings = TrialSettings(
+        metric="log_loss",
+        last_days=len(split.validation) + len(split.test),
+        num_days=num_days(split),
+        num_parallel=job.finalists.num_parallel,
+        max_restarts=job.scaling.max_restarts,
+        asha=job.finalists.asha,
+    )
+    run_trials(contest, settings)
+    rows = [row for contender in contenders if (row := contest.row(contender)) is not None]
+    without = [_without_score(contender, contest) for contender in contenders if contest.row(contender) is None]
     finalists = [row for row in rows if row["kind"] == "finalist"]
-    best = min(finalists, key=lambda row: row["validation_log_loss"], default=None)
+    if not finalists:
+        raise WorkerError(f"no finalist has been trained to its end; the first error: {without[0]['reason']}")
+    best = min(finalists, key=lambda row: row["validation_log_loss"])
     for row in rows:
         row["chosen"] = row is best
-    return rows
+    return rows, without
 
 
-def _contest(job: SearchJob, contender: Contender, split: Split, folder: RunFolder, display: RunDisplay) -> Record:
-    runs = [_run(job, contender, rate, split, folder, display) for rate in job.finalists.learning_rates]
-    best = min(runs, key=lambda run: run["validation_log_loss"])
-    return {
-        "kind": contender.kind,
-        "name": contender.name,
-        **contender.facts,
-        **contender.cost.model_dump(),
-        **{key: value for key, value in best.items() if key not in ("folder", "seconds")},
-        "runs": runs,
-    }
+def num_days(split: Split) -> int:
+    """Return the days of a finalist's run."""
+    return len(split.training) + len(split.validation) + len(split.test)
 
 
-def _run(
-    job: SearchJob, contender: Contender, rate: float, split: Split, folder: RunFolder, display: RunDisplay
-) -> Record:
-    own = folder.url(f"{contender.kind}s", f"{contender.name}-lr{rate:g}")
-    train_job = _train_job(job, contender, rate, own)
-    summary = finish_run(train_job, Quiet(display.message))
-    history = [record for record in RunFolder(own).history() if record["arm"] == "trained"]
-    validation, test = mean_scores(history, split.validation), mean_scores(history, split.test)
-    display.run_done(
-        f"{contender.kind} {contender.name}, learning rate {rate:g}",
-        validation["log_loss"],
-        test["log_loss"],
-        summary["seconds"],
-    )
-    return {
-        "learning_rate": rate,
-        **{f"validation_{name}": value for name, value in validation.items()},
-        **{f"test_{name}": value for name, value in test.items()},
-        "folder": own,
-        "seconds": summary["seconds"],
-    }
+def _without_score(contender: Contender, contest: "Contest") -> Record:
+    return {"kind": contender.kind, "name": contender.name, "reason": contest.reason(contender)}
+
+
+class Contest:
+    """The runs of all contenders as trials; the log in the folder `contest` is their memory. Driver."""
+
+    def __init__(
+        self, job: SearchJob, entrants: Sequence[Entrant], split: Split, folder: RunFolder, display: RunDisplay
+    ) -> None:
+        """Read the log; CheckpointError where its runs are not these."""
+        self._job = job
+        self._entrants = entrants
+        self._split = split
+        self._display = display
+        self._failed: set[int] = set()
+        self._log = TrialLog(RunFolder(folder.url(CONTEST)))
+        for number, values in self._log.values().items():
+            if number >= len(entrants) or values != entrants[number].values:
+                raise CheckpointError(
+                    f"{folder.url(CONTEST)} holds the runs of other finalists than the journal's scores give; delete "
+                    "it and the folders finalists and baselines, and go on with --resume"
+                )
+
+    @property
+    def total(self) -> int:
+        """Runs that there will be."""
+        return len(self._entrants)
+
+    def done(self) -> list[TrialRecord]:
+        """Return those that have ended, in the order of their end; one that failed before is tried again."""
+        return [record for record in self._log.done() if record.status != "failed" or record.number in self._failed]
+
+    def left(self) -> list[int]:
+        """Return the numbers of those that have not ended."""
+        done = {record.number for record in self.done()}
+        return [number for number in range(self.total) if number not in done]
+
+    def start(self, number: int) -> TrainJob:
+        """Return the job of a run."""
+        entrant = self._entrants[number]
+        if number not in self._log.values():
+            self._log.add(
+                TrialRecord(number=number, values=entrant.values, run_folder=entrant.run_folder, status="started")
+            )
+        return _train_job(self._job, entrant)
+
+    def end(self, number: int, outcome: Record | None, means: Sequence[float]) -> None:
+        """Write down what a run came to, and show it."""
+        entrant = self._entrants[number]
+        status = "stopped" if outcome is None else "failed" if "error" in outcome else "finished"
+        record = TrialRecord(
+            number=number,
+            values=entrant.values,
+            run_folder=entrant.run_folder,
+            status=status,
+            means=tuple(means),
+            **(outcome or {}),
+        )
+        if status == "failed":
+            self._failed.add(number)
+        self._log.add(record)
+        if status == "finished":
+            run = self._run(entrant, record)
+            self._display.run_done(entrant.label, run["validation_log_loss"], run["test_log_loss"], run["seconds"])
+        else:
+            self._display.message(f"{entrant.label}: {_reason(record)}")
+
+    def message(self, number: int, text: str) -> None:
+        """Show what a run says."""
+        self._display.message(f"{self._entrants[number].label}: {text}")
+
+    def row(self, contender: Contender) -> Record | None:
+        """Return what a contender came to with its best learning rate; None where no run of it has finished."""
+        runs = [
+            self._run(entrant, record) for entrant, record in self._records(contender) if record.status == "finished"
+        ]
+        if not runs:
+            return None
+        best = min(runs, key=lambda run: run["validation_log_loss"])
+        return {
+            "kind": contender.kind,
+            "name": contender.name,
+            **contender.facts,
+            **contender.cost.model_dump(),
+            **{key: value for key, value in best.items() if key not in ("folder", "seconds")},
+            "runs": runs,
+        }
+
+    def reason(self, contender: Contender) -> str:
+        """Say why no run of a contender has finished."""
+        return "; ".join(
+            f"{entrant.learning_rate:g}: {_reason(record)}" for entrant, record in self._records(contender)
+        )
+
+    def _records(self, contender: Contender) -> list[tuple[Entrant, TrialRecord]]:
+        last = {record.number: record for record in self.done()}
+        return [
+            (entrant, last[number]) for number, entrant in enumerate(self._entrants) if entrant.contender is contender
+        ]
+
+    def _run(self, entrant: Entrant, record: TrialRecord) -> Record:
+        history = [line for line in RunFolder(entrant.run_folder).history() if line["arm"] == DENSE]
+        validation, test = mean_scores(history, self._split.validation), mean_scores(history, self._split.test)
+        return {
+            "learning_rate": entrant.learning_rate,
+            **{f"validation_{name}": value for name, value in validation.items()},
+            **{f"test_{name}": value for name, value in test.items()},
+            "folder": entrant.run_folder,
+            "seconds": record.seconds,
+        }
+
+
+def _reason(record: TrialRecord) -> str:
+    if record.status == "stopped":
+        return f"stopped after {len(record.means)} days at {record.means[-1]:.5f}"
+    return f"failed: {record.error}"
 
 
 def finish_run(job: TrainJob, display: Quiet) -> Record:
@@ -119,16 +254,17 @@ def finish_run(job: TrainJob, display: Quiet) -> Record:
     return train(job, folder, display)
 
 
-def _train_job(job: SearchJob, contender: Contender, rate: float, run_folder: str) -> TrainJob:
-    optimizer = job.finalists.optimizer
+def _train_job(job: SearchJob, entrant: Entrant) -> TrainJob:
+    contender, optimizer = entrant.contender, job.finalists.optimizer
+    dense = optimizer.dense.model_copy(update={"learning_rate": entrant.learning_rate})
     return TrainJob(
         kind="train",
         name=f"{contender.kind}-{contender.name}",
-        run_folder=run_folder,
+        run_folder=entrant.run_folder,
         seed=job.seed,
         data=job.data,
         model=contender.model,
-        optimizer=optimizer.model_copy(update={"dense": optimizer.dense.model_copy(update={"learning_rate": rate})}),
+        optimizer=optimizer.model_copy(update={"dense": dense}),
         sharding=job.sharding,
         scaling=job.scaling,
         checkpoint=job.checkpoint,

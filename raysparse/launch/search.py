@@ -17,10 +17,11 @@ from raysparse.data.split import Split, split_days
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import SearchJob, TrainJob, check_job, dump_job, refuse_changes, require_kind
 from raysparse.launch.cluster import connect
-from raysparse.launch.contest import Contender, Quiet, best_log_loss, compete, finish_run
+from raysparse.launch.contest import Contender, Quiet, best_log_loss, compete, finish_run, num_days
 from raysparse.launch.data import ensure_data
 from raysparse.launch.trainer import RunMode, absolute, commit, timestamp
 from raysparse.launch.trials import TrialDisplay, run_trials
+from raysparse.launch.tune_trials import build_scheduler
 from raysparse.models import build_model
 from raysparse.models.nasrec.supernet import NASRecSupernetConfig
 from raysparse.report.search_run import JOURNAL, RESULTS, SUPERNET
@@ -109,25 +110,23 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     supernet.
     """
     started = time.time()
-    connect(max(job.scaling.num_workers * job.scaling.threads_per_worker, _trial_cpus(job)))
+    per_run = job.scaling.num_workers * job.scaling.threads_per_worker
+    connect(max(per_run * job.finalists.num_parallel, job.trials.num_actors * job.trials.threads_per_actor))
     dataset = ensure_data(job.data, display)
     split = split_days(select_days(dataset, job.data.first_day, job.data.last_day), job.split)
+    build_scheduler(job.finalists.asha, [], num_days(split), "finalists.asha")
     space = CTRSpace(job.space, dataset.schema)
     phases = Phases(folder)
     cache = phases.measure("supernet", lambda: _train_supernet(job, split, folder, display))
     entries = phases.measure("trials", lambda: _score_choices(job, space, cache, folder, display))
     display.phase("training finalists and baselines alone")
     contenders = [*_finalists(job, space, entries), *_baselines(job, dataset)]
-    rows = phases.measure("finalists", lambda: compete(job, contenders, split, folder, display))
-    results = _results(split, space, rows)
+    rows, without_score = phases.measure("finalists", lambda: compete(job, contenders, split, folder, display))
+    results = {**_results(split, space, rows), "without_score": without_score}
     folder.write(RESULTS, json.dumps(results, indent=1) + "\n")
     summary = _summary(job, entries, phases, started)
     folder.write(SUMMARY, json.dumps(summary, indent=1) + "\n")
     return results, summary
-
-
-def _trial_cpus(job: SearchJob) -> int:
-    return job.trials.num_actors * job.trials.threads_per_actor
 
 
 def _train_supernet(job: SearchJob, split: Split, folder: RunFolder, display: SearchDisplay) -> FeatureCache:

@@ -1,4 +1,4 @@
-"""Runs the trials of a tune run with Ray Tune, from the driver."""
+"""Runs train jobs as Ray Tune trials, from the driver: those of a tune run, or the finalists of a search."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from ray.tune.stopper import Stopper
 
 from raysparse.config import Tree
 from raysparse.errors import CheckpointError, ConfigError, WorkerError
-from raysparse.job import TrainJob, TuneJob
+from raysparse.job import ASHAConfig, TrainJob, TuneJob
 from raysparse.launch.train_trial import MEAN, NEWS, NUM_DAYS, TrainTrial
 from raysparse.launch.trainer import absolute
 from raysparse.launch.tune_log import TrialLog, TrialRecord
@@ -42,6 +43,53 @@ class TuneDisplay(Protocol):
     def message(self, text: str) -> None:
         """Show a line."""
         ...
+
+
+class TrialSource(Protocol):
+    """The train jobs that are run as trials, by number, and the memory of what they came to."""
+
+    @property
+    def total(self) -> int:
+        """Trials that there will be."""
+        ...
+
+    def done(self) -> list[TrialRecord]:
+        """Return those that have ended, in the order of their end."""
+        ...
+
+    def left(self) -> list[int]:
+        """Return the numbers of those that have not ended."""
+        ...
+
+    def start(self, number: int) -> TrainJob | None:
+        """Return a trial's job; None where none can be made, which ends the trial."""
+        ...
+
+    def end(self, number: int, outcome: Tree | None, means: Sequence[float]) -> None:
+        """Take what a trial came to; no outcome: it was behind and is stopped."""
+        ...
+
+    def message(self, number: int, text: str) -> None:
+        """Show what a trial says."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """How trials are run."""
+
+    metric: str
+    """log_loss or ne, of the arm `trained`."""
+    last_days: int
+    """Days at the end over which the metric is taken."""
+    num_days: int
+    """Days past warm-up of a whole trial, which tell the scheduler when it may decide."""
+    num_parallel: int
+    """Train jobs at the same time."""
+    max_restarts: int
+    """Times that a trial whose process or workers died is started again."""
+    asha: ASHAConfig | None
+    """Stops trials early."""
 
 
 class Trials:
@@ -125,18 +173,17 @@ def _scores(done: Sequence[TrialRecord]) -> list[tuple[Values, float]]:
     return [(values, score) for values, score in scores if score is not None]
 
 
-def run_trials(job: TuneJob, trials: Trials, num_days: int, max_restarts: int) -> None:
+def run_trials(trials: TrialSource, settings: TrialSettings) -> None:
     """Run the trials that are left until all have ended; driver, connected to Ray.
 
-    `num_days` past warm-up are those of a whole trial, which tells the scheduler when it may decide. A trial whose
-    process or workers died is started again, `max_restarts` times. WorkerError where Tune ended before its trials.
+    WorkerError where Tune ended before its trials.
     """
     if not trials.left():
         return
     relay = _Relay(trials)
     arguments = {
-        "metric": job.metric,
-        "last_days": job.last_days,
+        "metric": settings.metric,
+        "last_days": settings.last_days,
         "environment": {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")},
     }
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; the run has a display of its own
@@ -149,9 +196,9 @@ def run_trials(job: TuneJob, trials: Trials, num_days: int, max_restarts: int) -
             tune.with_resources(tune.with_parameters(TrainTrial, arguments=arguments), _NEXT_TO_NOTHING),
             tune_config=TuneConfig(
                 search_alg=relay,
-                scheduler=build_scheduler(job, trials.done(), num_days),
+                scheduler=build_scheduler(settings.asha, trials.done(), settings.num_days),
                 num_samples=len(trials.left()),
-                max_concurrent_trials=job.num_parallel,
+                max_concurrent_trials=settings.num_parallel,
                 reuse_actors=True,
             ),
             run_config=RunConfig(
@@ -159,7 +206,7 @@ def run_trials(job: TuneJob, trials: Trials, num_days: int, max_restarts: int) -
                 storage_path=notes,
                 verbose=0,
                 stop=_StopOnFault(relay),
-                failure_config=FailureConfig(max_failures=max_restarts),
+                failure_config=FailureConfig(max_failures=settings.max_restarts),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         ).fit()
@@ -168,16 +215,18 @@ def run_trials(job: TuneJob, trials: Trials, num_days: int, max_restarts: int) -
     relay.check()
 
 
-def build_scheduler(job: TuneJob, done: Sequence[TrialRecord], num_days: int) -> TrialScheduler:
+def build_scheduler(
+    asha: ASHAConfig | None, done: Sequence[TrialRecord], num_days: int, key: str = "asha"
+) -> TrialScheduler:
     """Build what stops trials, told of those that an earlier process has run.
 
-    ConfigError where a trial is over before anything could stop it.
+    ConfigError, naming the job's key, where a trial is over before anything could stop it.
     """
-    if job.asha is None:
+    if asha is None:
         return FIFOScheduler()
-    if job.asha.grace_days >= num_days:
+    if asha.grace_days >= num_days:
         raise ConfigError(
-            f"asha.grace_days: found {job.asha.grace_days}; allowed: less than the {num_days} days past warm-up that a "
+            f"{key}.grace_days: found {asha.grace_days}; allowed: less than the {num_days} days past warm-up that a "
             "trial has"
         )
     # The last day is no time to stop any more.
@@ -186,8 +235,8 @@ def build_scheduler(job: TuneJob, done: Sequence[TrialRecord], num_days: int) ->
         metric=MEAN,
         mode="min",
         max_t=num_days - 1,
-        grace_period=job.asha.grace_days,
-        reduction_factor=job.asha.reduction_factor,
+        grace_period=asha.grace_days,
+        reduction_factor=asha.reduction_factor,
         stop_last_trials=False,
     )
     for record in done:
@@ -202,7 +251,7 @@ def build_scheduler(job: TuneJob, done: Sequence[TrialRecord], num_days: int) ->
 class _Relay(TuneSearcher):
     """Hands trials to Tune and takes what they come to; driver."""
 
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, trials: TrialSource) -> None:
         super().__init__(metric=MEAN, mode="min")
         self._trials = trials
         self._left = trials.left()

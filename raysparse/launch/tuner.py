@@ -17,7 +17,7 @@ from raysparse.launch.cluster import connect
 from raysparse.launch.data import ensure_data
 from raysparse.launch.trainer import absolute, commit, timestamp
 from raysparse.launch.tune_log import TrialRecord
-from raysparse.launch.tune_trials import Trials, TuneDisplay, build_scheduler, run_trials
+from raysparse.launch.tune_trials import Trials, TrialSettings, TuneDisplay, build_scheduler, run_trials
 from raysparse.launch.tune_values import as_overrides, build_proposer, check_values
 from raysparse.train.run_folder import SUMMARY, RunFolder, RunMode
 from raysparse.train.summary import versions
@@ -55,10 +55,18 @@ def tune(job: TuneJob, folder: RunFolder, display: TuneDisplay) -> Tree:
     num_days = _prepare(job, jobs, display)
     _say_what_is_short(job, per_trial, display)
     trials = Trials(job, folder, proposer, display)
-    build_scheduler(job, trials.done(), num_days)
+    build_scheduler(job.asha, trials.done(), num_days)
     if trials.done():
         display.message(f"{len(trials.done())} of {trials.total} trials are done already")
-    run_trials(job, trials, num_days, max(one.scaling.max_restarts for one in jobs))
+    settings = TrialSettings(
+        metric=job.metric,
+        last_days=job.last_days,
+        num_days=num_days,
+        num_parallel=job.num_parallel,
+        max_restarts=max(one.scaling.max_restarts for one in jobs),
+        asha=job.asha,
+    )
+    run_trials(trials, settings)
     summary = _summary(job, trials.done(), started)
     folder.write(SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary

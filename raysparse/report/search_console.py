@@ -89,6 +89,8 @@ class SearchConsole:
             self._printer.table(table[:1], table[1:])
             if found.chosen is not None:
                 self._printer.line("* the finalist with the least validation loss")
+            for text in found.without_score:
+                self._printer.line(text)
         self._printer.line(f"run folder {run_folder}")
         self._printer.line(f"report     {report}")
 

@@ -183,6 +183,8 @@ def _contest_note(results: Results) -> str:
     )
     if results.teacher != (None, None):
         note += " Best possible: log loss of the teacher that generated the days, which knows each row's odds."
+    if results.without_score:
+        note += f" Not in the table: {'; '.join(results.without_score)}."
     return note
 
 

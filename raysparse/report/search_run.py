@@ -74,6 +74,8 @@ class Results:
     """Validation and test days, as text."""
     size: Mapping[str, int] | None = None
     """Of the space, counted in several ways."""
+    without_score: tuple[str, ...] = ()
+    """A sentence for each finalist or baseline of which no run has finished."""
 
     @property
     def finalists(self) -> list[Contender]:
@@ -157,6 +159,9 @@ def results_of(tree: Mapping[str, Any], origin: str) -> Results:
             teacher=(_number(teacher, "validation_log_loss"), _number(teacher, "test_log_loss")),
             days=(_days(tree.get("validation_days")), _days(tree.get("test_days"))),
             size=tree.get("size"),
+            without_score=tuple(
+                f"{row['kind']} {row['name']}: {row['reason']}" for row in tree.get("without_score") or ()
+            ),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(

@@ -6,6 +6,7 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raysparse.errors import CheckpointError, ConfigError
+from raysparse.job import ASHAConfig
 from raysparse.launch.train_trial import MEAN, NUM_DAYS, means_so_far, weighted_mean
 from raysparse.launch.tune_log import TrialRecord
 from raysparse.launch.tune_trials import Trials, build_scheduler
@@ -40,7 +41,7 @@ def days_until_stop(scheduler: TrialScheduler, name: str, means: list[float]) ->
 def test_a_scheduler_that_is_told_of_earlier_trials_decides_as_one_that_saw_them(tmp_path: Path):
     job = tune_job(tmp_path, {RATE: choice(0.1)}, asha={"grace_days": 1, "reduction_factor": 2})
     means = [[0.5] * 8, [0.4] * 8, [0.6] * 8, [0.4, 0.46, 0.5, 0.5], [0.3] * 3 + [0.9] * 5]
-    live = build_scheduler(job, [], 8)
+    live = build_scheduler(job.asha, [], 8)
     decisions = [days_until_stop(live, str(number), trial) for number, trial in enumerate(means)]
     assert decisions == [None, None, 1, 2, 4]
     for killed in range(len(means)):
@@ -54,20 +55,19 @@ def test_a_scheduler_that_is_told_of_earlier_trials_decides_as_one_that_saw_them
             )
             for number, trial in enumerate(means[:killed])
         ]
-        resumed = build_scheduler(job, done, 8)
+        resumed = build_scheduler(job.asha, done, 8)
         again = [days_until_stop(resumed, str(number), means[number]) for number in range(killed, len(means))]
         assert again == decisions[killed:]
 
 
-def test_the_last_day_stops_no_trial_and_a_grace_of_all_days_is_refused(tmp_path: Path):
-    space = {RATE: choice(0.1)}
-    assert isinstance(build_scheduler(tune_job(tmp_path, space), [], 3), FIFOScheduler)
-    scheduler = build_scheduler(tune_job(tmp_path, space, asha={"grace_days": 2, "reduction_factor": 2}), [], 4)
+def test_the_last_day_stops_no_trial_and_a_grace_of_all_days_is_refused():
+    assert isinstance(build_scheduler(None, [], 3), FIFOScheduler)
+    scheduler = build_scheduler(ASHAConfig(grace_days=2, reduction_factor=2), [], 4)
     assert days_until_stop(scheduler, "a", [0.1] * 4) is None
     assert days_until_stop(scheduler, "b", [0.1] * 3 + [0.9]) is None
     assert days_until_stop(scheduler, "c", [0.2] * 4) == 2
     with pytest.raises(ConfigError, match="asha.grace_days: found 4; allowed: less than the 4 days past warm-up"):
-        build_scheduler(tune_job(tmp_path, space, asha={"grace_days": 4}), [], 4)
+        build_scheduler(ASHAConfig(grace_days=4), [], 4)
 
 
 def test_a_log_of_other_values_is_refused(tmp_path: Path):

@@ -103,7 +103,9 @@ def run_through(console: SearchConsole, clock: Clock, folder: Path) -> None:
             clock.now_s += 40.0
             console.trial(done, 300, 0.46 if done else None, done // 100)
         console.run_done("finalist 1, learning rate 0.001", 0.45, 0.44, 71.0)
-    console.finish({"rows": rows(folder)}, SUMMARY_TREE, "/runs/clicks", "/runs/clicks/report.html")
+    without = [{"kind": "baseline", "name": "dcn", "reason": "learning rate 3 failed: nan"}]
+    results = {"rows": rows(folder), "without_score": without}
+    console.finish(results, SUMMARY_TREE, "/runs/clicks", "/runs/clicks/report.html")
 
 
 def test_plain_output_has_no_control_characters(tmp_path: Path):
@@ -112,6 +114,7 @@ def test_plain_output_has_no_control_characters(tmp_path: Path):
     assert all(letter.isprintable() or letter == "\n" for letter in stream.getvalue())
     assert stream.getvalue().isascii()
     assert "clicks?[31m [red]x[/red]\nrun folder /runs/clicks\n" in stream.getvalue()
+    assert "\nbaseline dcn: learning rate 3 failed: nan\nrun folder" in stream.getvalue()
 
 
 def test_a_terminal_shows_a_bar_and_the_same_lines(tmp_path: Path, monkeypatch):

@@ -60,6 +60,15 @@ def test_it_is_one_small_file_that_loads_nothing(tmp_path: Path):
     assert_loads_nothing(page)
 
 
+def test_what_was_not_trained_to_its_end_is_named(tmp_path: Path):
+    write_search(tmp_path, 20)
+    tree = json.loads((tmp_path / RESULTS).read_text())
+    tree["without_score"] = [{"kind": "baseline", "name": "dcn", "reason": "learning rate 3 failed: the loss is nan"}]
+    (tmp_path / RESULTS).write_text(json.dumps(tree))
+    note = "Not in the table: baseline dcn: learning rate 3 failed: the loss is nan."
+    assert any(note in text for text in Elements(page_of(tmp_path)).texts)
+
+
 def test_hostile_names_are_text_and_nothing_else(tmp_path: Path):
     write_search(tmp_path, 20)
     (tmp_path / SUMMARY).write_text(json.dumps(SUMMARY_TREE | {"name": HOSTILE}))

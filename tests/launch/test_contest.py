@@ -1,0 +1,121 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysparse.cost.record import Cost
+from raysparse.data.dataset import Day
+from raysparse.data.split import Split
+from raysparse.errors import CheckpointError
+from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.launch.contest import Contender, Contest, Entrant, mean_scores
+from raysparse.models.dlrm import DLRMConfig
+from raysparse.train.run_folder import HISTORY, RunFolder
+
+COST = Cost(macs=10, parameters=20, embedding_bytes=30)
+DLRM = Contender("baseline", "dlrm", DLRMConfig(kind="dlrm"), COST, {"rank": None})
+FIRST = Contender("finalist", "1", DLRMConfig(kind="dlrm"), COST, {"rank": 1})
+SPLIT = Split(*((Day(day=name, files=()),) for name in ("a", "b", "c")))
+
+
+class Screen:
+    """Notes what a contest shows."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[str, float | None, float | None]] = []
+        self.messages: list[str] = []
+
+    def run_done(self, name: str, validation: float | None, test: float | None, seconds: float) -> None:
+        self.runs.append((name, validation, test))
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def contest_of(folder: Path, contenders: list[Contender]) -> tuple[Contest, Screen]:
+    tree = {
+        "kind": "search",
+        "name": "test",
+        "run_folder": str(folder),
+        "data": {"path": "nowhere"},
+        "finalists": {"learning_rates": [0.1, 0.2]},
+    }
+    job: SearchJob = require_kind(SearchJob, check_job(tree, "test"), "test")
+    entrants = [
+        Entrant(contender, rate, str(folder / f"{contender.kind}s" / f"{contender.name}-{rate}"))
+        for contender in contenders
+        for rate in job.finalists.learning_rates
+    ]
+    screen = Screen()
+    return Contest(job, entrants, SPLIT, RunFolder(str(folder)), screen), screen
+
+
+def finish(contest: Contest, number: int, validation: float, test: float) -> None:
+    """Leave what a run leaves, and end it."""
+    job = contest.start(number)
+    lines: list[dict[str, Any]] = [
+        {"day": day, "arm": "trained", "rows": 10, "log_loss": loss, "auc": 0.5}
+        for day, loss in (("a", 9.0), ("b", validation), ("c", test))
+    ]
+    folder = Path(job.run_folder)
+    folder.mkdir(parents=True)
+    (folder / HISTORY).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    contest.end(number, {"metric": 0.5, "auc": 0.5, "seconds": 7.0}, [9.0])
+
+
+def test_the_validation_days_choose_the_learning_rate_and_the_test_days_nothing(tmp_path: Path):
+    contest, screen = contest_of(tmp_path, [FIRST])
+    assert contest.start(1).optimizer.dense.learning_rate == 0.2
+    finish(contest, 0, validation=0.4, test=0.6)
+    finish(contest, 1, validation=0.5, test=0.3)
+    assert contest.left() == []
+    row = contest.row(FIRST)
+    assert row is not None
+    assert (row["learning_rate"], row["validation_log_loss"], row["test_log_loss"]) == (0.1, 0.4, 0.6)
+    assert [run["test_log_loss"] for run in row["runs"]] == [0.6, 0.3]
+    assert (row["macs"], row["rank"]) == (10, 1)
+    assert screen.runs[0] == ("finalist 1, learning rate 0.1", 0.4, 0.6)
+
+
+def test_one_run_that_fails_costs_its_learning_rate_and_is_tried_again_when_resumed(tmp_path: Path):
+    contest, screen = contest_of(tmp_path, [FIRST, DLRM])
+    finish(contest, 0, validation=0.4, test=0.6)
+    contest.start(1)
+    contest.end(1, {"error": "the loss is nan"}, [])
+    contest.start(2)
+    contest.end(2, None, [0.7, 0.65])
+    contest.start(3)
+    contest.end(3, {"error": "the loss is nan"}, [])
+    assert contest.left() == []
+    row = contest.row(FIRST)
+    assert row is not None
+    assert len(row["runs"]) == 1
+    assert contest.row(DLRM) is None
+    reason = "learning rate 0.1 stopped after 2 days at 0.65000; learning rate 0.2 failed: the loss is nan"
+    assert contest.reason(DLRM) == reason
+    assert screen.messages[0] == "finalist 1, learning rate 0.2: failed: the loss is nan"
+
+    again, _ = contest_of(tmp_path, [FIRST, DLRM])
+    assert again.left() == [1, 3]
+    finish(again, 1, validation=0.3, test=0.6)
+    row = again.row(FIRST)
+    assert row is not None
+    assert row["learning_rate"] == 0.2
+
+
+def test_the_log_of_other_contenders_is_refused(tmp_path: Path):
+    contest, _ = contest_of(tmp_path, [FIRST])
+    contest.start(0)
+    with pytest.raises(CheckpointError, match="holds the runs of other finalists than the journal's scores give"):
+        contest_of(tmp_path, [DLRM])
+
+
+def test_days_weigh_by_their_rows():
+    history = [
+        {"day": "a", "rows": 10, "log_loss": 0.2, "auc": None},
+        {"day": "b", "rows": 30, "log_loss": 0.6, "auc": 0.7},
+    ]
+    days = [Day(day=name, files=()) for name in "ab"]
+    assert mean_scores(history, days) == {"log_loss": pytest.approx(0.5), "auc": 0.7}
+    assert mean_scores(history[:1], days) == {"log_loss": 0.2, "auc": None}
