@@ -12,13 +12,23 @@ import torch
 
 from raysparse.callbacks import SparsityConfig
 from raysparse.config import Tree, parse_yaml
+from raysparse.data.dataset import Dataset
 from raysparse.data.sources import FileConfig, open_source
 from raysparse.data.sources.criteo import Criteo1tbConfig
+from raysparse.data.split import split_days
 from raysparse.job import SearchJob, TrainJob, TuneJob, check_job, dump_job, load_job, load_train_job, require_kind
+from raysparse.launch.contest import Contest, entrants_of
 from raysparse.launch.prepare import prepare
-from raysparse.launch.search import open_search, search
-from raysparse.launch.tuner import open_tune, tune
+from raysparse.launch.search import CACHE, baselines_of, finalists_of, open_search, supernet_job
+from raysparse.launch.tune_trials import Trials
+from raysparse.launch.tune_values import build_proposer
+from raysparse.launch.tuner import open_tune
 from raysparse.models import build_model
+from raysparse.search.ctr_space import CTRSpace
+from raysparse.search.feature_cache import FeatureCache
+from raysparse.search.journal import Journal
+from raysparse.search.population import build_searcher
+from raysparse.search.scoring import Scorer
 from raysparse.sharding.optimizer import fused_parameters, state_bytes_per_row
 from raysparse.sharding.plan import GIB, TableSharder, describe_plan, make_plan, topology_of
 from tests.train.ranks import history, run_job
@@ -141,6 +151,10 @@ def no_input(path: Path) -> RowsOfDay:
 
 GENERATED = SmallForm(no_input, ("data.prepare.num_days=3", "data.prepare.rows_per_day=150"))
 
+FLIGHTS = SmallForm(
+    write_flights, ("data.prepare.input=raw/flights/flights.csv", "data.prepare.weather=raw/flights/weather.csv")
+)
+
 SMALL_FORMS = {
     "avazu.yaml": SmallForm(write_avazu),
     "bench/ads.yaml": GENERATED,
@@ -149,11 +163,15 @@ SMALL_FORMS = {
     "criteo-1tb.yaml": SmallForm(write_criteo_1tb),
     "criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),
     "drift.yaml": GENERATED,
-    "flights.yaml": SmallForm(
-        write_flights, ("data.prepare.input=raw/flights/flights.csv", "data.prepare.weather=raw/flights/weather.csv")
-    ),
+    "flights.yaml": FLIGHTS,
     "kdd12.yaml": SmallForm(write_kdd12, ("data.prepare.num_days=3",)),
     "movielens.yaml": SmallForm(write_movielens),
+    "search-avazu.yaml": SmallForm(write_avazu),
+    "search-criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),
+    "search-drift.yaml": GENERATED,
+    "search-flights.yaml": FLIGHTS,
+    "search-kdd12.yaml": SmallForm(write_kdd12, ("data.prepare.num_days=3",)),
+    "search-movielens.yaml": SmallForm(write_movielens),
 }
 
 
@@ -191,8 +209,12 @@ def test_a_job_is_checked(name: str):
 def test_jobs_do_not_share_folders():
     jobs = [load_job(JOBS / name) for name in NAMES]
     assert len({job.run_folder for job in jobs}) == len(jobs)
-    paths = [job.data.path for job in jobs if not isinstance(job, TuneJob)]
-    assert len(set(paths)) == len(paths)
+    prepared: dict[str, set[str]] = {}
+    for job in jobs:
+        if not isinstance(job, TuneJob):
+            prepared.setdefault(job.data.path, set()).add(repr(job.data.prepare))
+    # The same raw data may be trained on and searched on; it is one data set then.
+    assert [path for path, sources in prepared.items() if len(sources) > 1] == []
 
 
 @pytest.mark.ray
@@ -215,57 +237,82 @@ def test_a_job_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pyte
 
 
 SMALL_SEARCH = (
-    "data.prepare.num_days=3",
-    "data.prepare.rows_per_day=300",
-    f"data.prepare.rows_per_table={SMALL_TABLE}",
     "data.batch_size=64",
+    f"data.prepare.rows_per_table={SMALL_TABLE}",
+    "split={validation_days: 1, test_days: 1}",
     "space.num_blocks=2",
     "space.dense_widths=[8]",
     "space.token_counts=[4]",
+    "supernet.sampling.warm_up_steps=2",
     "scoring.tuning_rows=100",
     "scoring.tuning_steps=2",
-    "searcher={kind: random, num_trials: 3}",
-    "finalists.count=1",
-    "finalists.learning_rates=[1e-3]",
-    "scaling.num_workers=1",
-    "scaling.threads_per_worker=1",
+    "scoring.tuning_batch_size=32",
+    "scaling.use_gpu=false",
 )
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("ray_cluster", "one_rank")
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(load_job(JOBS / name), SearchJob)])
 def test_a_search_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    job = require_kind(SearchJob, load_job(JOBS / name, SMALL_SEARCH), name)
-    job = job.model_copy(update={"baselines": ()})
+    """Supernet, scores, a finalist and a baseline on one rank; tests/launch/test_search.py has the trials."""
+    small = SMALL_FORMS[name]
+    rows = getattr(require_kind(SearchJob, load_job(JOBS / name), name).data.prepare, "rows", {})
+    tables = tuple(f"data.prepare.rows.{feature}={SMALL_TABLE}" for feature in rows)
+    job = require_kind(SearchJob, load_job(JOBS / name, (*SMALL_SEARCH, *tables, *small.overrides)), name)
+    assert job.data.prepare is not None, f"jobs/{name} does not say how its data set is made (data.prepare)"
     monkeypatch.chdir(tmp_path)
+    rows_of_day = small.write(Path(getattr(job.data.prepare, "input", "")))
+    prepare(job.data.prepare, job.data.path)
     job, folder = open_search(job, "new")
-    results, summary = search(job, folder, Quiet())
-    assert [row["kind"] for row in results["rows"]] == ["finalist"]
-    assert all(0 < row["test_log_loss"] < math.inf for row in results["rows"])
-    assert summary["num_trials"] == 3
+    dataset = Dataset.open(job.data.path)
+    split = split_days(dataset.days, job.split)
+    run_job(supernet_job(job, split, folder))
+    space = CTRSpace(job.space, dataset.schema)
+    scorer = Scorer(FeatureCache.open(folder.url(CACHE)), space, job.scoring, job.seed)
+    searcher = build_searcher(job.searcher, space, job.seed)
+    journal = Journal.open(tmp_path / "journal.jsonl", {})
+    for proposal in searcher.ask(2):
+        searcher.tell(proposal, journal.record(proposal, scorer.score(proposal.choice), 0.0).objectives)
+    contenders = [*finalists_of(job, space, journal.entries)[:1], *baselines_of(job, dataset)[:1]]
+    assert [contender.kind for contender in contenders] == ["finalist", "baseline"]
+    contest = Contest(job, entrants_of(job, contenders, folder), split, folder, Quiet())
+    for contender in contenders:
+        number = contest.left()[0]
+        train_job = contest.start(number)
+        run_job(train_job)
+        check_history(train_job, rows_of_day)
+        for other in range(number, number + len(job.finalists.learning_rates)):
+            contest.end(other, {"error": "not run"} if other > number else {"metric": 0.5, "seconds": 1.0}, [])
+        row = contest.row(contender)
+        assert row is not None
+        assert 0 < row["test_log_loss"] < math.inf
 
 
 SMALL_TUNE = (
     "job.data.prepare.num_days=3",
-    "job.data.prepare.rows_per_day=300",
+    "job.data.prepare.rows_per_day=150",
     f"job.data.prepare.rows_per_table={SMALL_TABLE}",
     "job.data.batch_size=64",
     "job.scaling.num_workers=1",
     "job.scaling.threads_per_worker=1",
-    "num_trials=1",
 )
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("ray_cluster", "one_rank")
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(load_job(JOBS / name), TuneJob)])
 def test_a_tune_job_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A trial on one rank; tests/launch/test_tuner.py has what is around it."""
     monkeypatch.chdir(tmp_path)
     job, folder = open_tune(require_kind(TuneJob, load_job(JOBS / name, SMALL_TUNE), name), "new")
-    summary = tune(job, folder, Quiet())
-    assert [trial["error"] for trial in summary["trials"]] == [None]
-    assert 0 < summary["best"]["metric"] < math.inf
+    trials = Trials(job, folder, build_proposer(job), Quiet())
+    train_job = trials.start(0)
+    assert train_job is not None
+    assert train_job.data.prepare is not None, f"jobs/{name} does not say how its data set is made (data.prepare)"
+    prepare(train_job.data.prepare, train_job.data.path)
+    run_job(train_job)
+    check_history(train_job, {f"2030-01-0{day}": 150 for day in (1, 2, 3)})
 
 
 class Quiet:

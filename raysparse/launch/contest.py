@@ -98,12 +98,7 @@ def compete(
     a row for each contender, and a row with the reason for each of which no run has finished. WorkerError where none
     of the finalists has.
     """
-    entrants = [
-        Entrant(contender, rate, folder.url(f"{contender.kind}s", f"{contender.name}-lr{rate:g}"))
-        for contender in contenders
-        for rate in job.finalists.learning_rates
-    ]
-    contest = Contest(job, entrants, split, folder, display)
+    contest = Contest(job, entrants_of(job, contenders, folder), split, folder, display)
     settings = TrialSettings(
         metric="log_loss",
         last_days=len(split.validation) + len(split.test),
@@ -122,6 +117,15 @@ def compete(
     for row in rows:
         row["chosen"] = row is best
     return rows, without
+
+
+def entrants_of(job: SearchJob, contenders: Sequence[Contender], folder: RunFolder) -> list[Entrant]:
+    """Return each contender with each learning rate."""
+    return [
+        Entrant(contender, rate, folder.url(f"{contender.kind}s", f"{contender.name}-lr{rate:g}"))
+        for contender in contenders
+        for rate in job.finalists.learning_rates
+    ]
 
 
 def num_days(split: Split) -> int:

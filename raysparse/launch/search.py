@@ -120,7 +120,7 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     cache = phases.measure("supernet", lambda: _train_supernet(job, split, folder, display))
     entries = phases.measure("trials", lambda: _score_choices(job, space, cache, folder, display))
     display.phase("training finalists and baselines alone")
-    contenders = [*_finalists(job, space, entries), *_baselines(job, dataset)]
+    contenders = [*finalists_of(job, space, entries), *baselines_of(job, dataset)]
     rows, without_score = phases.measure("finalists", lambda: compete(job, contenders, split, folder, display))
     results = {**_results(split, space, rows), "without_score": without_score}
     folder.write(RESULTS, json.dumps(results, indent=1) + "\n")
@@ -195,7 +195,8 @@ def _score_choices(
         return list(journal.entries)
 
 
-def _finalists(job: SearchJob, space: CTRSpace, entries: list[Entry]) -> list[Contender]:
+def finalists_of(job: SearchJob, space: CTRSpace, entries: list[Entry]) -> list[Contender]:
+    """Return the best scored choices; CheckpointError where no trial has a score."""
     picked = pick_finalists(entries, job.finalists.count, job.finalists.rank_by)
     if not picked:
         raise CheckpointError(f"none of {len(entries)} trials has a score; the first error: {_first_error(entries)}")
@@ -217,7 +218,8 @@ def _first_error(entries: list[Entry]) -> str | None:
     return next((entry.error for entry in entries if entry.error is not None), None)
 
 
-def _baselines(job: SearchJob, dataset: Dataset) -> list[Contender]:
+def baselines_of(job: SearchJob, dataset: Dataset) -> list[Contender]:
+    """Return the job's hand-made models."""
     none: dict[str, Any] = {"rank": None, "trial": None, "key": None, "choice": None, "supernet_log_loss": None}
     contenders: list[Contender] = []
     for number, model in enumerate(job.baselines):

@@ -9,7 +9,7 @@ from raysparse.data.dataset import Day
 from raysparse.data.split import Split
 from raysparse.errors import CheckpointError
 from raysparse.job import SearchJob, check_job, require_kind
-from raysparse.launch.contest import Contender, Contest, Entrant, mean_scores
+from raysparse.launch.contest import Contender, Contest, entrants_of, mean_scores
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.train.run_folder import HISTORY, RunFolder
 
@@ -42,13 +42,8 @@ def contest_of(folder: Path, contenders: list[Contender]) -> tuple[Contest, Scre
         "finalists": {"learning_rates": [0.1, 0.2]},
     }
     job: SearchJob = require_kind(SearchJob, check_job(tree, "test"), "test")
-    entrants = [
-        Entrant(contender, rate, str(folder / f"{contender.kind}s" / f"{contender.name}-{rate}"))
-        for contender in contenders
-        for rate in job.finalists.learning_rates
-    ]
-    screen = Screen()
-    return Contest(job, entrants, SPLIT, RunFolder(str(folder)), screen), screen
+    screen, own = Screen(), RunFolder(str(folder))
+    return Contest(job, entrants_of(job, contenders, own), SPLIT, own, screen), screen
 
 
 def finish(contest: Contest, number: int, validation: float, test: float) -> None:
