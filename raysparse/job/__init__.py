@@ -9,7 +9,7 @@ from pydantic import Field
 from raysparse.config import Tree, check, load_tree
 from raysparse.errors import ConfigError
 from raysparse.job.search import SearchJob
-from raysparse.job.train import DataConfig, OptimizerConfig, ScalingConfig, TrainJob
+from raysparse.job.train import DataConfig, OptimizerConfig, ScalingConfig, StartFromConfig, TrainJob
 from raysparse.job.tune import ASHAConfig, TuneJob
 
 Job = Annotated[TrainJob | SearchJob | TuneJob, Field(discriminator="kind")]
@@ -104,6 +104,7 @@ __all__ = [
     "OptimizerConfig",
     "ScalingConfig",
     "SearchJob",
+    "StartFromConfig",
     "TrainJob",
     "TuneJob",
     "check_job",

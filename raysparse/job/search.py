@@ -38,12 +38,17 @@ class TrialsConfig(Config):
 
 
 class FinalistsConfig(Config):
-    """The best choices of the search, each trained alone from its first weights."""
+    """The best choices of the search, each trained alone."""
 
     count: int = Field(default=5, ge=1)
     """Choices that are trained: the best ones by `rank_by` of different networks."""
     rank_by: Literal["log_loss", "front"] = "log_loss"
     """By their score alone, or the front of log loss and multiply-adds, evenly along it."""
+    weights: Literal["drawn", "inherited"] = "drawn"
+    """Trained over all days from drawn weights, or for a short time from those that they have in the supernet.
+    Baselines are trained over all days in any case."""
+    inherited_days: int = Field(default=1, ge=0)
+    """Training days, the last ones, that a finalist with inherited weights sees once more."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizers and schedule of finalists and baselines."""
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-3,), min_length=1)
@@ -52,6 +57,14 @@ class FinalistsConfig(Config):
     """Train runs at the same time, each of which takes what `scaling` says."""
     asha: ASHAConfig | None = None
     """Stops runs early whose mean log loss over the days so far is behind; null: all run to their end."""
+
+    @model_validator(mode="after")
+    def _comparable_days(self) -> Self:
+        if self.asha is not None and self.weights == "inherited":
+            raise ValueError(
+                "asha null where weights is inherited: it compares means over days, and inherited runs have other days"
+            )
+        return self
 
 
 class SearchJob(Config):
@@ -80,7 +93,13 @@ class SearchJob(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="after")
-    def _known_objectives(self) -> Self:
+    def _consistent(self) -> Self:
+        theirs, ours = self.supernet.optimizer.sparse.kind, self.finalists.optimizer.sparse.kind
+        if self.finalists.weights == "inherited" and theirs != ours:
+            raise ValueError(
+                f"finalists.optimizer.sparse.kind {theirs} where finalists.weights is inherited, as in "
+                f"supernet.optimizer.sparse, whose state goes on; found {ours}"
+            )
         unknown = sorted(set(objectives_of(self.searcher)) - set(OBJECTIVES))
         if unknown:
             raise ValueError(f"objectives of the searcher among {', '.join(OBJECTIVES)}; found {', '.join(unknown)}")

@@ -12,6 +12,7 @@ from raysparse.data.sources import PrepareConfig
 from raysparse.data.stream import StreamConfig
 from raysparse.models import ModelConfig
 from raysparse.models.dlrm import DLRMConfig
+from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.supernet import NASRecSupernetConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig, RowWiseAdagradConfig, SparseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
@@ -55,6 +56,16 @@ class ScalingConfig(Config):
     """Restarts from the last checkpoint after a worker or its machine died, before the run fails."""
 
 
+class StartFromConfig(Config):
+    """First weights out of another run's last checkpoint: of the same model, or of a supernet that has it."""
+
+    run_folder: str = Field(min_length=1)
+    """Folder or fsspec URL of the other run."""
+    drawn: NASRecConfig | None = None
+    """Of a supernet: the network as it was drawn, since the places of its blocks decide which of the shared weights
+    they take; null: as `model` has it."""
+
+
 class TrainJob(Config):
     """A run that trains one model day by day."""
 
@@ -69,6 +80,8 @@ class TrainJob(Config):
     """First days that are marked as warm-up in the history and left out of the means."""
     data: DataConfig
     model: ModelConfig = DLRMConfig()
+    start_from: StartFromConfig | None = None
+    """Where the first weights come from; null: they are drawn."""
     optimizer: OptimizerConfig = OptimizerConfig()
     sharding: ShardingConfig = ShardingConfig()
     scaling: ScalingConfig = ScalingConfig()

@@ -8,11 +8,13 @@ from raysparse.cost.record import Cost
 from raysparse.data.dataset import Day
 from raysparse.data.split import Split
 from raysparse.errors import CheckpointError, WorkerError
-from raysparse.job import SearchJob, TrainJob
+from raysparse.job import SearchJob, StartFromConfig, TrainJob
 from raysparse.launch.trainer import open_run, train
 from raysparse.launch.tune_log import TrialLog, TrialRecord
 from raysparse.launch.tune_trials import TrialSettings, run_trials
 from raysparse.models import ModelConfig
+from raysparse.models.nasrec.choice import NASRecConfig
+from raysparse.report.search_run import SUPERNET
 from raysparse.train.metrics import entropy
 from raysparse.train.run_folder import RunFolder
 from raysparse.train.summary import DENSE
@@ -46,6 +48,8 @@ class Contender:
     cost: Cost
     facts: Record
     """What the results say of it besides."""
+    drawn: NASRecConfig | None = None
+    """A finalist as the search drew it."""
 
 
 class Quiet:
@@ -147,6 +151,7 @@ class Contest:
         self._job = job
         self._entrants = entrants
         self._split = split
+        self._folder = folder
         self._display = display
         self._failed: set[int] = set()
         self._log = TrialLog(RunFolder(folder.url(CONTEST)))
@@ -178,7 +183,7 @@ class Contest:
             self._log.add(
                 TrialRecord(number=number, values=entrant.values, run_folder=entrant.run_folder, status="started")
             )
-        return _train_job(self._job, entrant)
+        return _train_job(self._job, entrant, self._split, self._folder)
 
     def end(self, number: int, outcome: Record | None, means: Sequence[float]) -> None:
         """Write down what a run came to, and show it."""
@@ -224,9 +229,8 @@ class Contest:
 
     def reason(self, contender: Contender) -> str:
         """Say why no run of a contender has finished."""
-        return "; ".join(
-            f"{entrant.learning_rate:g}: {_reason(record)}" for entrant, record in self._records(contender)
-        )
+        records = self._records(contender)
+        return "; ".join(f"learning rate {entrant.learning_rate:g} {_reason(record)}" for entrant, record in records)
 
     def _records(self, contender: Contender) -> list[tuple[Entrant, TrialRecord]]:
         last = {record.number: record for record in self.done()}
@@ -258,7 +262,13 @@ def finish_run(job: TrainJob, display: Quiet) -> Record:
     return train(job, folder, display)
 
 
-def _train_job(job: SearchJob, entrant: Entrant) -> TrainJob:
+def _train_job(job: SearchJob, entrant: Entrant, split: Split, folder: RunFolder) -> TrainJob:
+    start_from, data = None, job.data
+    if entrant.contender.drawn is not None and job.finalists.weights == "inherited":
+        start_from = StartFromConfig(run_folder=folder.url(SUPERNET), drawn=entrant.contender.drawn)
+        seen = min(job.finalists.inherited_days, len(split.training))
+        days = (*split.training[len(split.training) - seen :], *split.validation)
+        data = data.model_copy(update={"first_day": days[0].day})
     contender, optimizer = entrant.contender, job.finalists.optimizer
     dense = optimizer.dense.model_copy(update={"learning_rate": entrant.learning_rate})
     return TrainJob(
@@ -266,8 +276,9 @@ def _train_job(job: SearchJob, entrant: Entrant) -> TrainJob:
         name=f"{contender.kind}-{contender.name}",
         run_folder=entrant.run_folder,
         seed=job.seed,
-        data=job.data,
+        data=data,
         model=contender.model,
+        start_from=start_from,
         optimizer=optimizer.model_copy(update={"dense": dense}),
         sharding=job.sharding,
         scaling=job.scaling,

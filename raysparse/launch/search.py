@@ -202,15 +202,17 @@ def finalists_of(job: SearchJob, space: CTRSpace, entries: list[Entry]) -> list[
         raise CheckpointError(f"none of {len(entries)} trials has a score; the first error: {_first_error(entries)}")
     contenders: list[Contender] = []
     for rank, entry in enumerate(picked, start=1):
-        choice = space.canonical(space.parse(entry.choice))
+        drawn = space.parse(entry.choice)
+        choice = space.canonical(drawn)
         facts = {
             "rank": rank,
             "trial": entry.number,
             "key": entry.key,
             "choice": choice.model_dump(mode="json"),
+            "drawn": drawn.model_dump(mode="json"),
             "supernet_log_loss": (entry.objectives or {})["log_loss"],
         }
-        contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts))
+        contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts, drawn))
     return contenders
 
 
@@ -220,7 +222,7 @@ def _first_error(entries: list[Entry]) -> str | None:
 
 def baselines_of(job: SearchJob, dataset: Dataset) -> list[Contender]:
     """Return the job's hand-made models."""
-    none: dict[str, Any] = {"rank": None, "trial": None, "key": None, "choice": None, "supernet_log_loss": None}
+    none: dict[str, Any] = dict.fromkeys(("rank", "trial", "key", "choice", "drawn", "supernet_log_loss"))
     contenders: list[Contender] = []
     for number, model in enumerate(job.baselines):
         with torch.device("cpu"):

@@ -58,15 +58,30 @@ def open_run(job: TrainJob, mode: RunMode) -> tuple[TrainJob, RunFolder]:
     Returns the job with absolute paths. Raises ConfigError where the folder exists and `mode` is `new`, where it
     is no run folder, or where a resumed run was made by another job.
     """
-    job = job.model_copy(
-        update={
-            "run_folder": absolute(job.run_folder),
-            "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
-        }
-    )
+    job = with_absolute_paths(job)
     folder = RunFolder(job.run_folder)
     folder.open(dump_job(job), mode, lambda text, origin: _refuse_changes(text, origin, job))
     return job, folder
+
+
+def with_absolute_paths(job: TrainJob) -> TrainJob:
+    """Return a job whose folders are the same wherever a worker runs."""
+    start_from = job.start_from
+    if start_from is not None:
+        start_from = start_from.model_copy(update={"run_folder": absolute(start_from.run_folder)})
+    return job.model_copy(
+        update={
+            "run_folder": absolute(job.run_folder),
+            "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
+            "start_from": start_from,
+            "callbacks": tuple(
+                callback.model_copy(update={"folder": absolute(callback.folder)})
+                if callback.kind == "feature_cache"
+                else callback
+                for callback in job.callbacks
+            ),
+        }
+    )
 
 
 def _refuse_changes(text: str, origin: str, job: TrainJob) -> None:
@@ -91,7 +106,9 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     importing.start()
     connect(scaling.num_workers * scaling.threads_per_worker)
     importing.join()
-    _check_callbacks(job, ensure_data(job.data, display))
+    dataset = ensure_data(job.data, display)
+    _check_callbacks(job, dataset)
+    _check_first_weights(job, dataset)
     gpus = scaling.num_workers if scaling.use_gpu else 0
     lack = shortage(scaling.num_workers * scaling.threads_per_worker, gpus)
     if lack is not None:
@@ -184,6 +201,13 @@ def _check_callbacks(job: TrainJob, dataset: Dataset) -> None:
         from raysparse.models import build_model
 
         check_budgets(job.callbacks, build_model(job.model, dataset.schema, job.seed), dataset.schema)
+
+
+def _check_first_weights(job: TrainJob, dataset: Dataset) -> None:
+    if job.start_from is not None:
+        from raysparse.launch.first_weights import check_source  # imports torchrec as well
+
+        check_source(job, dataset.schema)
 
 
 def _show(display: Display, event: dict[str, Any]) -> None:

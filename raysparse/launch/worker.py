@@ -20,6 +20,7 @@ from raysparse.data.selection import select_days
 from raysparse.data.stream import DayStream
 from raysparse.errors import RunEndedError
 from raysparse.job import TrainJob, check_train_job
+from raysparse.launch.first_weights import take_first_weights
 from raysparse.models import build_model
 from raysparse.sharding.child import ChildModel, OwnTables
 from raysparse.sharding.model import ShardedModel
@@ -74,6 +75,10 @@ def train_worker(arguments: dict[str, Any]) -> None:
     if name is not None:
         restore(checkpoints, name, state, callbacks)
         tell({"event": "message", "text": f"goes on from checkpoint {name} ({_place(state)})"})
+    elif job.start_from is not None:
+        model = state.arms[0].model
+        assert isinstance(model, ShardedModel)
+        take_first_weights(job, dataset.schema, model)
     fit(state, callbacks, job.optimizer.schedule, job.warm_up_days)
     if rank == 0:
         costs = {arm.name: builder.measure(arm).model_dump() for arm in state.arms if not arm.facts.get("shadow")}

@@ -60,7 +60,7 @@ def render_search_page(search: SearchRun, folder_name: str) -> str:
         "tiles": [tile for tile in _tiles(search) if tile.value != MISSING],
         "verdict": verdict(results),
         "contest": _contest_grid(results),
-        "contest_note": _contest_note(results),
+        "contest_note": _contest_note(results, _inherited_days(search.job_tree)),
         "charts": figures_of(search_charts(search)),
         "networks": figures_of(_network(finalist) for finalist in results.finalists if finalist.choice is not None),
         "networks_note": _NETWORKS_NOTE,
@@ -174,12 +174,23 @@ def _contest_cells(contender: Contender, results: Results) -> list[str]:
     ]
 
 
-def _contest_note(results: Results) -> str:
+def _inherited_days(job: Mapping[str, Any]) -> int | None:
+    """Training days that finalists saw with the supernet's weights; None where theirs were drawn."""
+    finalists = job.get("finalists") or {}
+    return finalists.get("inherited_days", 1) if finalists.get("weights") == "inherited" else None
+
+
+def _contest_note(results: Results, inherited_days: int | None) -> str:
+    trained = "Each network is trained alone over all days from drawn weights, and predicts a day before it learns it."
+    if inherited_days is not None:
+        trained = (
+            f"Finalists begin with the supernet's weights and see {counted(inherited_days, 'training day')} once more, "
+            "baselines are trained over all days from drawn weights; each predicts a day before it learns it."
+        )
     note = (
-        "★: the chosen finalist. Each network is trained from its first weights over all days, and predicts a day "
-        "before it learns it. Finalists are numbered by their score in the supernet, which is a validation log loss as "
-        "well. Learning rates and the chosen finalist are picked by validation log loss; the test days pick nothing. "
-        "Parameters are those without the tables."
+        f"★: the chosen finalist. {trained} Finalists are numbered by their score in the supernet, which is a "
+        "validation log loss as well. Learning rates and the chosen finalist are picked by validation log loss; the "
+        "test days pick nothing. Parameters are those without the tables."
     )
     if results.teacher != (None, None):
         note += " Best possible: log loss of the teacher that generated the days, which knows each row's odds."

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from raysparse.errors import CheckpointError
 from raysparse.job import SearchJob, check_job, require_kind
 from raysparse.launch.contest import Contender, Contest, entrants_of, mean_scores
 from raysparse.models.dlrm import DLRMConfig
+from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
 from raysparse.train.run_folder import HISTORY, RunFolder
 
 COST = Cost(macs=10, parameters=20, embedding_bytes=30)
@@ -33,13 +35,13 @@ class Screen:
         self.messages.append(text)
 
 
-def contest_of(folder: Path, contenders: list[Contender]) -> tuple[Contest, Screen]:
+def contest_of(folder: Path, contenders: list[Contender], **finalists: Any) -> tuple[Contest, Screen]:
     tree = {
         "kind": "search",
         "name": "test",
         "run_folder": str(folder),
         "data": {"path": "nowhere"},
-        "finalists": {"learning_rates": [0.1, 0.2]},
+        "finalists": {"learning_rates": [0.1, 0.2], **finalists},
     }
     job: SearchJob = require_kind(SearchJob, check_job(tree, "test"), "test")
     screen, own = Screen(), RunFolder(str(folder))
@@ -97,6 +99,22 @@ def test_one_run_that_fails_costs_its_learning_rate_and_is_tried_again_when_resu
     row = again.row(FIRST)
     assert row is not None
     assert row["learning_rate"] == 0.2
+
+
+def test_inherited_weights_are_those_of_the_network_as_it_was_drawn(tmp_path: Path):
+    drawn = NASRecConfig(blocks=(BlockChoice(dense_width=8, num_tokens=4),))
+    finalist = replace(FIRST, model=drawn, drawn=drawn)
+    contest, _ = contest_of(tmp_path, [finalist, DLRM], weights="inherited", inherited_days=1)
+    job = contest.start(0)
+    assert job.start_from is not None
+    assert (job.start_from.run_folder, job.start_from.drawn) == (str(tmp_path / "supernet"), drawn)
+    assert job.data.first_day == "a"
+    baseline = contest.start(2)
+    assert (baseline.start_from, baseline.data.first_day) == (None, None)
+    contest, _ = contest_of(tmp_path / "none", [finalist], weights="inherited", inherited_days=0)
+    assert contest.start(0).data.first_day == "b"
+    contest, _ = contest_of(tmp_path / "drawn", [finalist])
+    assert contest.start(0).start_from is None
 
 
 def test_the_log_of_other_contenders_is_refused(tmp_path: Path):

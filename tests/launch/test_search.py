@@ -14,6 +14,7 @@ from raysparse.launch.search import open_search, search
 from raysparse.search.journal import Entry, read_journal
 from tests.data.datasets import PLAIN, write_dataset
 from tests.launch.processes import processes
+from tests.train.ranks import history
 
 
 class Screen:
@@ -58,7 +59,7 @@ def job_of(data: str, folder: Path, **changes: Any) -> SearchJob:
         "scoring": {"tuning_rows": 200, "tuning_steps": 5, "tuning_batch_size": 32},
         "searcher": {"kind": "evolution", "num_initial": 12, "tournament": 4, "num_children": 4, "num_generations": 4},
         "trials": {"num_actors": 2},
-        "finalists": {"count": 1, "learning_rates": [1e-3], "num_parallel": 2},
+        "finalists": {"count": 1, "learning_rates": [1e-3], "num_parallel": 2, "weights": "inherited"},
         "baselines": [{"kind": "dlrm", "embedding_dim": 8, "bottom": [8], "top": [8]}],
         **changes,
     }
@@ -114,6 +115,10 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     assert json.loads((folder / "results.json").read_text()) == results
     assert results["validation_days"] == ["002"]
     assert results["test_days"] == ["003"]
+    # With the supernet's weights, of the two training days the last one is enough.
+    days = [record["day"] for record in history(folder / "finalists" / "1-lr0.001")]
+    assert days == ["001", "002", "003"]
+    assert [record["day"] for record in history(folder / "baselines" / "dlrm-lr0.001")] == ["000", *days]
 
     # As a killed driver leaves it: half of the scores, and half a line.
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)

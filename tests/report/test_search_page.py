@@ -69,6 +69,14 @@ def test_what_was_not_trained_to_its_end_is_named(tmp_path: Path):
     assert any(note in text for text in Elements(page_of(tmp_path)).texts)
 
 
+def test_the_page_says_what_finalists_began_with(tmp_path: Path):
+    write_search(tmp_path, 20)
+    assert any("over all days from drawn weights" in text for text in Elements(page_of(tmp_path)).texts)
+    (tmp_path / JOB).write_text("kind: search\nfinalists: {weights: inherited, inherited_days: 2}\n")
+    text = "Finalists begin with the supernet's weights and see 2 training days once more"
+    assert any(text in found for found in Elements(page_of(tmp_path)).texts)
+
+
 def test_hostile_names_are_text_and_nothing_else(tmp_path: Path):
     write_search(tmp_path, 20)
     (tmp_path / SUMMARY).write_text(json.dumps(SUMMARY_TREE | {"name": HOSTILE}))

@@ -1,0 +1,108 @@
+"""First weights out of another run's last checkpoint. The driver checks, every rank takes its part."""
+
+import dataclasses
+import posixpath
+
+from raysparse.config import parse_yaml
+from raysparse.data.schema import Schema
+from raysparse.errors import CheckpointError, ConfigError
+from raysparse.job import StartFromConfig, TrainJob, check_train_job
+from raysparse.models import build_model
+from raysparse.models.nasrec.canonical import canonical
+from raysparse.models.nasrec.choice import NASRecConfig
+from raysparse.models.nasrec.export import export_subnet
+from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfig
+from raysparse.search.ctr_space import CTRSpace
+from raysparse.sharding.global_tensor import GlobalTensor, replicated
+from raysparse.sharding.model import ShardedModel
+from raysparse.train.arm import TRAINED
+from raysparse.train.checkpoint import CheckpointFolder
+from raysparse.train.run_folder import JOB, RunFolder
+from raysparse.train.tensor_store import TensorStore
+
+_KEY = "start_from"
+
+
+def check_source(job: TrainJob, schema: Schema) -> None:
+    """Check that a job's first weights are there and fit its model; driver.
+
+    ConfigError where they do not fit; CheckpointError where the other run has no whole checkpoint.
+    """
+    if job.start_from is None:
+        return
+    source = _source_job(job.start_from)
+    _last_checkpoint(job.start_from)
+    theirs, ours = source.optimizer.sparse.kind, job.optimizer.sparse.kind
+    if theirs != ours:
+        raise ConfigError(
+            f"optimizer.sparse.kind: found {ours}; allowed: {theirs}, as in {_KEY}.run_folder, whose state goes on"
+        )
+    if isinstance(source.model, NASRecSupernetConfig):
+        drawn = _drawn(job)
+        CTRSpace(source.model.space, schema).parse(drawn.model_dump(mode="json"))
+        if canonical(drawn) != canonical(_own_choice(job)):
+            raise ConfigError(f"{_KEY}.drawn: found another network than `model`; allowed: the same, as it was drawn")
+    elif source.model != job.model:
+        raise ConfigError(
+            f"model: found another one than in {_KEY}.run_folder ({job.start_from.run_folder}); allowed: the same, or "
+            "a network of a supernet that was trained there"
+        )
+
+
+def take_first_weights(job: TrainJob, schema: Schema, model: ShardedModel) -> None:
+    """Put another run's weights into a freshly built model, the state of its tables' optimizer with them.
+
+    All ranks together. Tables may be narrower here: they take the first columns.
+    """
+    assert job.start_from is not None
+    checkpoints, name = _last_checkpoint(job.start_from)
+    arm = next(arm for arm in checkpoints.state(name)["arms"] if arm["name"] == TRAINED)
+    store = TensorStore(posixpath.join(checkpoints.url, name))
+    saved = store.shapes(f"{TRAINED}/")
+
+    def read(tensors: dict[str, GlobalTensor]) -> None:
+        store.read({f"{TRAINED}/{key}": _as_wide(tensor, saved.get(key)) for key, tensor in tensors.items()})
+
+    model.load_tables(read, {table: tuple(bounds) for table, bounds in arm["column_bounds"].items()}, num_steps=0)
+    source = _source_job(job.start_from)
+    head = build_model(source.model, schema, source.seed).head
+    weights = head.state_dict()
+    read({f"head/{key}": replicated(tensor) for key, tensor in weights.items()})
+    if isinstance(head, NASRecSupernet):
+        weights = export_subnet(head.network, _drawn(job)).state_dict()
+    model.head.load_state_dict(weights)
+
+
+def _as_wide(tensor: GlobalTensor, saved: tuple[tuple[int, ...], object] | None) -> GlobalTensor:
+    if saved is None or len(tensor.shape) != 2 or saved[0][0] != tensor.shape[0] or saved[0][1] < tensor.shape[1]:
+        return tensor  # what does not fit is named by the store
+    return dataclasses.replace(tensor, shape=saved[0])
+
+
+def _source_job(start_from: StartFromConfig) -> TrainJob:
+    folder = RunFolder(start_from.run_folder)
+    if not folder.exists(JOB):
+        raise ConfigError(f"{_KEY}.run_folder: found {start_from.run_folder}, which is no run; allowed: a train run's")
+    return check_train_job(parse_yaml(folder.read(JOB), folder.url(JOB)), folder.url(JOB))
+
+
+def _last_checkpoint(start_from: StartFromConfig) -> tuple[CheckpointFolder, str]:
+    checkpoints = CheckpointFolder(RunFolder(start_from.run_folder))
+    name = checkpoints.latest(lambda text: None)
+    if name is None:
+        raise CheckpointError(f"{_KEY}.run_folder: {start_from.run_folder} holds no whole checkpoint")
+    return checkpoints, name
+
+
+def _own_choice(job: TrainJob) -> NASRecConfig:
+    if not isinstance(job.model, NASRecConfig):
+        raise ConfigError(
+            f"model.kind: found {job.model.kind}; allowed: nasrec, since a supernet was trained in {_KEY}.run_folder"
+        )
+    return job.model
+
+
+def _drawn(job: TrainJob) -> NASRecConfig:
+    own = _own_choice(job)
+    assert job.start_from is not None
+    return job.start_from.drawn or own
