@@ -1,5 +1,6 @@
 """What a data set's columns are: the label, the dense features, the id features and their tables."""
 
+from functools import cache
 from typing import Self
 
 import pyarrow as pa
@@ -38,8 +39,17 @@ class IdFeature(Config):
 
     @property
     def table_name(self) -> str:
-        """Name of the table the feature reads."""
-        return self.table or self.name
+        """Name of the table the feature reads; of what a module cannot be called, such as `type`, one with `_table`."""
+        name = self.table or self.name
+        return f"{name.replace('.', '_')}_table" if _is_no_module_name(name) else name
+
+
+@cache
+def _is_no_module_name(name: str) -> bool:
+    from torch import nn  # 2 s, which the command's help should not take
+
+    # TorchRec keeps tables in such a dictionary, which refuses names of its own attributes.
+    return "." in name or hasattr(nn.ModuleDict(), name)
 
 
 class Schema(Config):
@@ -55,7 +65,11 @@ class Schema(Config):
         if double:
             raise ValueError(f"names that are used once; {', '.join(double)} stands there more than once")
         sizes: dict[str, int] = {}
+        given: dict[str, str] = {}
         for feature in self.ids:
+            own = feature.table or feature.name
+            if given.setdefault(feature.table_name, own) != own:
+                raise ValueError(f"table names that differ; {own!r} and {given[feature.table_name]!r} come to the same")
             if sizes.setdefault(feature.table_name, feature.rows) != feature.rows:
                 raise ValueError(f"one size for the shared table {feature.table_name!r}")
         return self
