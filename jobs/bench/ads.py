@@ -2,6 +2,7 @@
 
 python jobs/bench/ads.py run --folder FOLDER [--drifts none slow sudden] [--seeds 1 2 3 4 5] [--parallel 2]
 python jobs/bench/ads.py table --folder FOLDER
+python jobs/bench/ads.py figure --folder FOLDER --output FILE.svg
 
 `run` goes on where it was stopped. Gaps are relative to the dense arm of the same seed and day, averaged within a seed
 first; the intervals are Student's t over the seeds.
@@ -35,11 +36,12 @@ Record = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["run", "table", "figure"])
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--drifts", nargs="+", default=list(DRIFTS), choices=list(DRIFTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("ads.svg"))
     parser.add_argument("--job", default=str(JOB))
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
@@ -47,7 +49,10 @@ def main() -> None:
         runs = [(drift, seed) for seed in arguments.seeds for drift in arguments.drifts]
         with ThreadPoolExecutor(arguments.parallel) as pool:
             list(pool.map(lambda run: train(arguments, *run), runs))
-    print(table(arguments.folder, arguments.drifts))
+    if arguments.what == "figure":
+        draw(arguments.folder, arguments.drifts, arguments.output)
+    else:
+        print(table(arguments.folder, arguments.drifts))
 
 
 def train(arguments: argparse.Namespace, drift: str, seed: int) -> None:
@@ -73,13 +78,15 @@ def gaps_of(history: list[Record]) -> dict[str, dict[str, float]]:
     return gaps
 
 
+def half_width(values: list[float]) -> float:
+    """Half the width of the 95 % interval of a mean."""
+    return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
 def interval(values: list[float]) -> str:
     """Mean and half the width of its 95 % interval."""
     mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.2f} ± {half:.2f}"
+    return f"{mean:.2f}" if len(values) < 2 else f"{mean:.2f} ± {half_width(values):.2f}"
 
 
 def table(folder: Path, drifts: list[str]) -> str:
@@ -88,8 +95,7 @@ def table(folder: Path, drifts: list[str]) -> str:
     for drift in drifts:
         rows: dict[str, list[Record]] = defaultdict(list)
         for summary in sorted(folder.glob(f"{drift}-*/summary.json")):
-            text = (summary.parent / "history.jsonl").read_text()
-            history = [json.loads(line) for line in text.splitlines()]
+            history = read(summary.parent / "history.jsonl")
             for arm, gaps in gaps_of(history).items():
                 rows[arm].append(of_seed(arm, gaps, history))
         for arm, seeds in rows.items():
@@ -100,6 +106,58 @@ def table(folder: Path, drifts: list[str]) -> str:
             cells.append(f"{statistics.mean(churn):.3f}" if churn else "")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def draw(folder: Path, drifts: list[str], output: Path) -> None:
+    """Draw what a mask loses with its age, and what an arm loses with the time between its renewals."""
+    import matplotlib.pyplot as plt
+
+    figure, (ages, periods) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for place, drift in enumerate(drifts):
+        seeds = [gaps_of(read(path)) for path in sorted(folder.glob(f"{drift}-*/history.jsonl"))]
+        means = [{arm: statistics.mean(gaps.values()) for arm, gaps in seed.items()} for seed in seeds]
+        halves = [{arm: _last_half(gaps) for arm, gaps in seed.items()} for seed in seeds]
+        of_age = {int(arm[-2:]): arm for arm in means[0] if ".age_" in arm}
+        of_period = {int(arm.split("_")[1]): arm for arm in means[0] if arm.startswith("every_")}
+        label, shift = f"{drift} drift" if drift != "none" else "no drift", place - (len(drifts) - 1) / 2
+        ages.set_xticks(list(of_age))
+        _points(ages, [(age + 0.15 * shift, [seed[arm] for seed in means]) for age, arm in of_age.items()], label)
+        points = [(float(period), arm) for period, arm in sorted(of_period.items())]
+        points += [(_ADAPTIVE, "adaptive_10"), (_NEVER, "static_10")]
+        _points(periods, [(x + 0.15 * shift, [seed[arm] for seed in halves]) for x, arm in points], label, joined=3)
+    ages.set(title="A mask's age, weights of the day", xlabel="age of the mask, days", ylabel="NE gap to dense, %")
+    periods.set(
+        title="A tenth of the multiply-adds, last half of the stream",
+        xlabel="days between renewals",
+        ylabel="NE gap to dense, %",
+    )
+    periods.set_xticks([2, 5, 10, _ADAPTIVE, _NEVER], ["2", "5", "10", "adaptive", "never"])
+    for axes in (ages, periods):
+        axes.axhline(0, color="0.6", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    ages.legend(frameon=False, loc="upper left")
+    figure.savefig(output, metadata={"Date": None})
+
+
+_ADAPTIVE, _NEVER = 13.0, 16.0
+"""Where the arms without a period stand on the axis of periods."""
+
+
+def _points(axes: Any, points: list[tuple[float, list[float]]], label: str, joined: int | None = None) -> None:
+    x, values = zip(*points, strict=True)
+    y, error = [statistics.mean(seeds) for seeds in values], [half_width(seeds) for seeds in values]
+    drawn = axes.errorbar(x, y, yerr=error, fmt="o", markersize=4, capsize=2, elinewidth=0.8, label=label)
+    axes.plot(x[:joined], y[:joined], color=drawn[0].get_color(), linewidth=1.5)
+
+
+def _last_half(gaps: dict[str, float]) -> float:
+    values = [gaps[day] for day in sorted(gaps)]
+    return statistics.mean(values[len(values) // 2 :])
+
+
+def read(path: Path) -> list[Record]:
+    """Lines of a history."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def of_seed(arm: str, gaps: dict[str, float], history: list[Record]) -> Record:
