@@ -22,6 +22,9 @@ class SupernetConfig(Config):
 
     sampling: PathSamplingConfig = PathSamplingConfig()
     """Which path a step trains."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Rows of a step, over all workers; null: `data.batch_size`. A step trains one path, so that on a short stream more
+    steps of fewer rows see more paths."""
     optimizer: OptimizerConfig = OptimizerConfig(dense=DenseOptimizerConfig(kind="adagrad", learning_rate=0.05))
     """Its optimizers and schedule."""
 

@@ -141,12 +141,13 @@ def _train_supernet(job: SearchJob, split: Split, folder: RunFolder, display: Se
 
 def supernet_job(job: SearchJob, split: Split, folder: RunFolder) -> TrainJob:
     """Return the train job of a search's supernet, which ends with its cache."""
+    own = {"last_day": split.training[-1].day, "batch_size": job.supernet.batch_size or job.data.batch_size}
     return TrainJob(
         kind="train",
         name=f"{job.name}-{SUPERNET}",
         run_folder=folder.url(SUPERNET),
         seed=job.seed,
-        data=job.data.model_copy(update={"last_day": split.training[-1].day}),
+        data=job.data.model_copy(update=own),
         model=NASRecSupernetConfig(space=job.space),
         optimizer=job.supernet.optimizer,
         sharding=job.sharding,

@@ -111,7 +111,7 @@ class ScoringTrial(Trainable):
     def step(self) -> Tree:
         """Score the choice."""
         if self._fault is not None:
-            return _result({"fault": self._fault})
+            return result_of({"fault": self._fault})
         started = time.perf_counter()
         try:
             choice = self._space.parse(json.loads(self._choice["choice"]))
@@ -119,10 +119,11 @@ class ScoringTrial(Trainable):
         except (RuntimeError, ValueError, ArithmeticError, RaySparseError) as error:
             outcome = {"error": f"{type(error).__name__}: {error}"}
         outcome["seconds"] = time.perf_counter() - started
-        return _result(outcome)
+        return result_of(outcome)
 
 
-def _result(outcome: Tree) -> Tree:
+def result_of(outcome: Tree) -> Tree:
+    """Return what Tune is told of a trial."""
     # As text: a float keeps all its digits, whatever Tune does to results. Tune insists on the metric that it was told.
     return {_OUTCOME: json.dumps(outcome), _METRIC: outcome.get("objectives", {}).get(_METRIC, math.nan), "done": True}
 

@@ -1,0 +1,104 @@
+"""How the price of a trial grows with the tables, and how trials spread over actors.
+
+python jobs/bench/search_growth.py --folder FOLDER [--trials 32] [KEY=VALUE ...]
+
+Space and scoring of jobs/search-drift.yaml on a stream of three days of 20,000 rows. Tables of several sizes, one
+actor; then several actors that score; then some that only sleep a second, on as many cores as there are: what Ray Tune
+and the journal could feed. Actors' starts are not counted: the clock runs from the first result to the last.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from raysparse.data.split import split_days
+from raysparse.job import SearchJob, load_job, require_kind
+from raysparse.launch import trials
+from raysparse.launch.cluster import connect
+from raysparse.launch.contest import Quiet, finish_run
+from raysparse.launch.data import ensure_data
+from raysparse.launch.search import CACHE, open_search, supernet_job
+from raysparse.search.ctr_space import CTRSpace
+from raysparse.search.journal import Journal
+from raysparse.search.population import RandomSearchConfig, build_searcher
+
+JOB = Path(__file__).parents[1] / "search-drift.yaml"
+TABLE_ROWS = (2_000, 100_000, 1_000_000)
+ACTORS = (1, 2, 4)
+SLEEPERS = (4, 16)
+SMALL = ("data.prepare.num_days=3", "data.prepare.rows_per_day=20_000", "trials.threads_per_actor=1")
+
+
+class Lines:
+    """Prints the messages of a run."""
+
+    def message(self, text: str) -> None:
+        """Print a line."""
+        print(text, flush=True)
+
+
+class SleepingTrial(trials.ScoringTrial):
+    """An actor that scores nothing."""
+
+    def setup(self, config: dict[str, Any], arguments: dict[str, Any] | None = None) -> None:
+        """Load nothing."""
+        self._choice = config
+
+    def step(self) -> dict[str, Any]:
+        """Sleep as long as a trial of a second would take."""
+        time.sleep(1.0)
+        return trials.result_of({"objectives": {"log_loss": 1.0, "macs": 1.0}, "seconds": 1.0})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--trials", type=int, default=32)
+    arguments = parser.parse_args()
+    connect(max(SLEEPERS))
+    print("| tables | actors | seconds of a trial, median | trials/min |\n|---|---|---|---|", flush=True)
+    for rows in TABLE_ROWS:
+        job = prepared(arguments.folder, rows, tuple(arguments.overrides))
+        print(line(job, f"12 x {rows:,} rows", 1, arguments.trials), flush=True)
+    job = prepared(arguments.folder, TABLE_ROWS[0], tuple(arguments.overrides))
+    for actors in ACTORS:
+        print(line(job, f"12 x {TABLE_ROWS[0]:,} rows", actors, arguments.trials), flush=True)
+    trials.ScoringTrial = SleepingTrial
+    for actors in SLEEPERS:
+        print(line(job, "none: actors sleep", actors, 6 * actors), flush=True)
+
+
+def prepared(folder: Path, rows: int, overrides: tuple[str, ...]) -> SearchJob:
+    """Train the supernet on tables of a size, where that has not been done."""
+    own = (f"data.prepare.rows_per_table={rows}", f"data.path={folder}/data-{rows}", f"run_folder={folder}/{rows}")
+    job, run_folder = open_search(
+        require_kind(SearchJob, load_job(JOB, (*SMALL, *own, *overrides)), str(JOB)), "resume"
+    )
+    dataset = ensure_data(job.data, Lines())
+    finish_run(supernet_job(job, split_days(dataset.days, job.split), run_folder), Quiet(lambda text: None))
+    return job
+
+
+def line(job: SearchJob, what: str, actors: int, num_trials: int) -> str:
+    """Score random choices and return a row."""
+    job = job.model_copy(update={"trials": job.trials.model_copy(update={"num_actors": actors})})
+    dataset = ensure_data(job.data, Lines())
+    searcher = build_searcher(RandomSearchConfig(num_trials=num_trials), CTRSpace(job.space, dataset.schema), 0)
+    path = Path(job.run_folder) / f"growth-{actors}.jsonl"
+    path.unlink(missing_ok=True)
+    ends: list[float] = []
+    display = trials.TrialDisplay(lambda entry: ends.append(time.perf_counter()), print)
+    with Journal.open(path, {}) as journal:
+        trials.run_trials(job, f"{job.run_folder}/{CACHE}", searcher, journal, display)
+        seconds = median(entry.seconds for entry in journal.entries)
+    # The first results of all actors come at about the same time.
+    ends = sorted(ends)[actors - 1 :]
+    per_minute = 60 * (len(ends) - 1) / (ends[-1] - ends[0])
+    return f"| {what} | {actors} | {seconds:.2f} | {per_minute:.0f} |"
+
+
+if __name__ == "__main__":
+    main()

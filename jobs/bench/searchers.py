@@ -1,0 +1,87 @@
+"""Whether evolution finds better networks than random search at as many evaluations, on the shared weights of a search.
+
+python jobs/bench/searchers.py run --search RUN_FOLDER --folder FOLDER [--seeds 1 2 3] [--actors 2]
+python jobs/bench/searchers.py table --folder FOLDER
+
+RUN_FOLDER is that of a `raysparse search` whose supernet is trained; its cache, space, scoring and searcher are used.
+`run` goes on where it was stopped: each search has a journal of its own. `table` prints the least score so far.
+"""
+
+import argparse
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from raysparse.config import load_tree
+from raysparse.data.dataset import Dataset
+from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.launch.cluster import connect
+from raysparse.launch.search import CACHE
+from raysparse.launch.trials import TrialDisplay, run_trials
+from raysparse.search.ctr_space import CTRSpace
+from raysparse.search.journal import Entry, Journal, read_journal, resume
+from raysparse.search.pareto import best_so_far
+from raysparse.search.population import RandomSearchConfig, build_searcher
+from raysparse.train.run_folder import JOB
+
+MARKS = (32, 64, 128, 192, 256, 320)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--search", type=Path)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--actors", type=int, default=2)
+    arguments = parser.parse_args()
+    if arguments.what == "run":
+        if arguments.search is None:
+            parser.error("run needs --search")
+        run(arguments.folder, arguments.search, arguments.seeds, arguments.actors)
+    print(table(arguments.folder))
+
+
+def run(folder: Path, search: Path, seeds: list[int], actors: int) -> None:
+    job = require_kind(SearchJob, check_job(load_tree(search / JOB), str(search)), str(search))
+    job = job.model_copy(update={"trials": job.trials.model_copy(update={"num_actors": actors})})
+    space = CTRSpace(job.space, Dataset.open(job.data.path).schema)
+    connect(actors * job.trials.threads_per_actor)
+    folder.mkdir(parents=True, exist_ok=True)
+    num_trials = build_searcher(job.searcher, space, job.seed).num_trials
+    searchers = {"evolution": job.searcher, "random": RandomSearchConfig(num_trials=num_trials)}
+    for seed in seeds:
+        for name, config in searchers.items():
+            own = job.model_copy(update={"searcher": config, "seed": seed})
+            searcher = build_searcher(config, space, seed)
+            header = {"searcher": config.model_dump(mode="json"), "seed": seed}
+            with Journal.open(folder / f"{name}-{seed}.jsonl", header) as journal:
+                resume(searcher, journal)
+                if searcher.ended is None:
+                    # The seed is that of the draws; heads are tuned as in the search.
+                    scored = own.model_copy(update={"seed": job.seed})
+                    run_trials(scored, str(search / CACHE), searcher, journal, TrialDisplay(lambda entry: None, print))
+                print(f"{name}, seed {seed}: {min(losses(journal.entries)):.5f}", flush=True)
+
+
+def losses(entries: list[Entry]) -> Iterator[float]:
+    yield from (entry.objectives["log_loss"] for entry in entries if entry.objectives is not None)
+
+
+def table(folder: Path) -> str:
+    rows = ["| searcher | seeds | " + " | ".join(f"{mark} trials" for mark in MARKS) + " |"]
+    rows.append("|---" * (2 + len(MARKS)) + "|")
+    for name in ("random", "evolution"):
+        curves = [best_so_far(list(losses(read_journal(path)[1]))) for path in sorted(folder.glob(f"{name}-*.jsonl"))]
+        cells = [_cell([curve[mark - 1] for curve in curves if len(curve) >= mark]) for mark in MARKS]
+        rows.append(f"| {name} | {len(curves)} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _cell(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.5f} ({min(known):.5f} to {max(known):.5f})" if known else ""
+
+
+if __name__ == "__main__":
+    main()
