@@ -19,7 +19,8 @@ from raysparse.job import SearchJob, TrainJob, check_job, dump_job, refuse_chang
 from raysparse.launch.cluster import connect
 from raysparse.launch.contest import Contender, Quiet, best_log_loss, compete, finish_run, num_days
 from raysparse.launch.data import ensure_data
-from raysparse.launch.trainer import RunMode, absolute, commit, timestamp
+from raysparse.launch.run_facts import run_facts
+from raysparse.launch.trainer import RunMode, absolute
 from raysparse.launch.trials import TrialDisplay, run_trials
 from raysparse.launch.tune_trials import build_scheduler
 from raysparse.models import build_model
@@ -32,7 +33,6 @@ from raysparse.search.journal import Entry, Journal, resume
 from raysparse.search.pareto import best_so_far
 from raysparse.search.population import build_searcher
 from raysparse.train.run_folder import SUMMARY, RunFolder
-from raysparse.train.summary import versions
 
 CACHE = "cache"
 PHASES = "phases.json"
@@ -254,13 +254,7 @@ def _results(split: Split, space: CTRSpace, rows: list[Tree]) -> Tree:
 def _summary(job: SearchJob, entries: list[Entry], phases: Phases, started: float) -> Tree:
     scoring = sum(entry.seconds for entry in entries)
     return {
-        "name": job.name,
-        "status": "finished",
-        "started": timestamp(started),
-        "finished": timestamp(time.time()),
-        "seconds": time.time() - started,
-        "commit": commit(),
-        "versions": versions(),
+        **run_facts(job.name, started),
         "num_trials": len(entries),
         "num_failed": sum(entry.error is not None for entry in entries),
         "trials_per_minute": 60.0 * len(entries) / scoring * job.trials.num_actors if scoring else None,

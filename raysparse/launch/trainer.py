@@ -1,11 +1,9 @@
 """Runs a train job on a Ray cluster, from the driver."""
 
 import contextlib
-import datetime
 import json
 import logging
 import signal
-import subprocess
 import threading
 import time
 import traceback
@@ -24,8 +22,9 @@ from raysparse.launch.cluster import connect, free_reservations, shortage
 from raysparse.launch.data import ensure_data
 from raysparse.launch.entry import enter_worker
 from raysparse.launch.relay import EventRelay
+from raysparse.launch.run_facts import run_facts
 from raysparse.train.run_folder import CHECKPOINTS, SUMMARY, RunFolder, RunMode
-from raysparse.train.summary import summarize, versions
+from raysparse.train.summary import summarize
 
 WORKER_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 """Has glibc keep the memory of freed batches and gradients instead of fetching fresh pages at every step, which it
@@ -246,31 +245,12 @@ def first_line(error: BaseException) -> str:
 
 def _summary(job: TrainJob, folder: RunFolder, started: float) -> dict[str, Any]:
     return {
-        "name": job.name,
-        "status": "finished",
-        "started": timestamp(started),
-        "finished": timestamp(time.time()),
-        "seconds": time.time() - started,
+        **run_facts(job.name, started),
         "num_workers": job.scaling.num_workers,
         "threads_per_worker": job.scaling.threads_per_worker,
         "model": job.model.kind,
-        "commit": commit(),
-        "versions": versions(),
         **summarize(folder.history()),
     }
-
-
-def timestamp(seconds: float) -> str:
-    """A moment as text, in UTC."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-
-def commit() -> str | None:
-    """The commit of the checkout that runs, where it is one."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    return None
 
 
 def absolute(path: str) -> str:

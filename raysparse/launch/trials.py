@@ -1,26 +1,21 @@
 """Scores the choices of a search as Ray Tune trials, in actors that are reused."""
 
 import json
-import logging
 import math
-import os
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune import CheckpointConfig, FailureConfig, RunConfig, Trainable, TuneConfig, Tuner
-from ray.tune.search import Searcher as TuneSearcher
+from ray.tune import Trainable
 
 from raysparse.config import Tree
 from raysparse.data.dataset import Dataset
-from raysparse.errors import CheckpointError, RaySparseError, WorkerError
+from raysparse.errors import CheckpointError, RaySparseError
 from raysparse.job import SearchJob
+from raysparse.launch.tune_relay import Relay, run_tune
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.journal import Entry, Journal
@@ -50,31 +45,16 @@ def run_trials(
     Every result stands in the journal before the searcher learns of it. What an actor raised on loading is raised
     again; a choice that cannot be scored, or whose actors die again and again, is an error in the journal.
     """
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; the search has a display of its own
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    relay = _AskAndTell(searcher, journal, display)
     gpus = job.trials.gpus_per_actor
-    resources: dict[str, float] = {"cpu": job.trials.threads_per_actor} | ({"gpu": gpus} if gpus else {})
     arguments = {"job": job.model_dump(mode="json"), "cache": cache}
-    # Tune keeps notes of its own, which nobody reads: the journal is the search's only memory.
-    notes = tempfile.mkdtemp(prefix="raysparse-trials-")
-    try:
-        Tuner(
-            tune.with_resources(tune.with_parameters(ScoringTrial, arguments=arguments), resources),
-            tune_config=TuneConfig(
-                search_alg=relay, num_samples=-1, reuse_actors=True, max_concurrent_trials=job.trials.num_actors
-            ),
-            run_config=RunConfig(
-                name="trials",
-                storage_path=notes,
-                verbose=0,
-                failure_config=FailureConfig(max_failures=0),
-                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(notes, ignore_errors=True)
-    relay.check()
+    run_tune(
+        tune.with_parameters(ScoringTrial, arguments=arguments),
+        _AskAndTell(searcher, journal, display),
+        resources={"cpu": job.trials.threads_per_actor} | ({"gpu": gpus} if gpus else {}),
+        num_samples=-1,
+        num_parallel=job.trials.num_actors,
+        max_failures=0,
+    )
 
 
 class ScoringTrial(Trainable):
@@ -128,73 +108,49 @@ def result_of(outcome: Tree) -> Tree:
     return {_OUTCOME: json.dumps(outcome), _METRIC: outcome.get("objectives", {}).get(_METRIC, math.nan), "done": True}
 
 
-class _AskAndTell(TuneSearcher):
+class _AskAndTell(Relay):
     """Lets Tune ask the population; driver."""
 
     def __init__(self, searcher: Searcher[NASRecConfig], journal: Journal, display: TrialDisplay) -> None:
-        super().__init__(metric=_METRIC, mode="min")
+        super().__init__(_METRIC)
         self._searcher = searcher
         self._journal = journal
         self._display = display
         self._lost: Counter[int] = Counter()
         self._open: dict[str, Proposal[NASRecConfig]] = {}
-        self._fault: BaseException | None = None
-
-    def __getstate__(self) -> Tree:
-        # Tune pickles what it is given, to restore it after a kill: here the journal does that.
-        return {}
-
-    def set_search_properties(self, metric: Any, mode: Any, config: Tree, **spec: Any) -> bool:
-        """Tune's own goal; the population has its own."""
-        return True
 
     def suggest(self, trial_id: str) -> Any:
         """Hand out the next choice; None while the population waits for results."""
-        if self._fault is not None or self._searcher.ended is not None:
-            return TuneSearcher.FINISHED
+        if self.is_faulty or self._searcher.ended is not None:
+            return Relay.FINISHED
         proposals = self._searcher.ask(1)
         if not proposals:
-            return TuneSearcher.FINISHED if self._searcher.ended is not None else None
+            return Relay.FINISHED if self._searcher.ended is not None else None
         self._open[trial_id] = proposals[0]
         return {"choice": proposals[0].choice.model_dump_json()}
 
     def on_trial_complete(self, trial_id: str, result: Tree | None = None, error: bool = False) -> None:
         """Write the result down, then tell the population."""
-        proposal = self._open.pop(trial_id)
-        if result is not None and _OUTCOME in result and not error:
-            outcome: Tree = json.loads(result[_OUTCOME])
-        elif self._lost[proposal.number] < _LOST_ACTORS:
+        outcome = json.loads(result[_OUTCOME]) if result is not None and _OUTCOME in result and not error else None
+        self.guarded(lambda: self._end(self._open.pop(trial_id), outcome))
+
+    def _end(self, proposal: Proposal[NASRecConfig], outcome: Tree | None) -> None:
+        if outcome is None and self._lost[proposal.number] < _LOST_ACTORS:
             self._lost[proposal.number] += 1
             self._searcher.release(proposal)
             self._display.message(f"the actor that scored trial {proposal.number} died; the trial goes to another one")
             return
-        else:
-            outcome = {"error": f"{_LOST_ACTORS + 1} actors died on it", "seconds": 0.0}
-        try:
-            if "fault" in outcome:
-                raise CheckpointError(outcome["fault"])
-            entry = self._journal.record(
-                proposal, outcome["objectives"] if "objectives" in outcome else outcome["error"], outcome["seconds"]
-            )
-            self._searcher.tell(proposal, entry.objectives)
-            self._display.scored(entry)
-        except BaseException as fault:
-            # Tune would log it and go on; it is raised when Tune has ended, which it does at the next `suggest`.
-            self._fault = self._fault or fault
+        outcome = outcome or {"error": f"{_LOST_ACTORS + 1} actors died on it", "seconds": 0.0}
+        if "fault" in outcome:
+            raise CheckpointError(outcome["fault"])
+        entry = self._journal.record(
+            proposal, outcome["objectives"] if "objectives" in outcome else outcome["error"], outcome["seconds"]
+        )
+        self._searcher.tell(proposal, entry.objectives)
+        self._display.scored(entry)
 
-    def check(self) -> None:
-        """Raise what went wrong in Tune's hands, or where Tune ended before the population did."""
-        if self._fault is not None:
-            raise self._fault
-        if self._searcher.ended is None:
-            raise WorkerError(
-                f"Ray Tune ended after {len(self._journal.entries)} of {self._searcher.num_trials} trials; "
-                "go on with --resume"
-            )
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the journal holds it all."""
-        Path(checkpoint_path).write_text("")
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing, see `save`."""
+    def missing(self) -> str | None:
+        """Say how far the population is where it has not ended."""
+        if self._searcher.ended is not None:
+            return None
+        return f"{len(self._journal.entries)} of {self._searcher.num_trials} trials"

@@ -1,27 +1,22 @@
 """Runs train jobs as Ray Tune trials, from the driver: those of a tune run, or the finalists of a search."""
 
 import json
-import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 from ray import tune
-from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher as TuneSearcher
-from ray.tune.stopper import Stopper
 
 from raysparse.config import Tree
-from raysparse.errors import CheckpointError, ConfigError, WorkerError
+from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import ASHAConfig, TrainJob, TuneJob
 from raysparse.launch.train_trial import MEAN, NEWS, NUM_DAYS, TrainTrial
 from raysparse.launch.trainer import absolute
 from raysparse.launch.tune_log import TrialLog, TrialRecord
+from raysparse.launch.tune_relay import Relay, run_tune
 from raysparse.launch.tune_values import Drawn, Proposer, Values, train_job
 from raysparse.train.run_folder import RunFolder
 
@@ -180,39 +175,20 @@ def run_trials(trials: TrialSource, settings: TrialSettings) -> None:
     """
     if not trials.left():
         return
-    relay = _Relay(trials)
     arguments = {
         "metric": settings.metric,
         "last_days": settings.last_days,
         "environment": {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")},
     }
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; the run has a display of its own
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # Tune keeps notes of its own, which nobody reads: the log is the run's only memory.
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    notes = tempfile.mkdtemp(prefix="raysparse-tune-")
-    try:
-        Tuner(
-            tune.with_resources(tune.with_parameters(TrainTrial, arguments=arguments), _NEXT_TO_NOTHING),
-            tune_config=TuneConfig(
-                search_alg=relay,
-                scheduler=build_scheduler(settings.asha, trials.done(), settings.num_days),
-                num_samples=len(trials.left()),
-                max_concurrent_trials=settings.num_parallel,
-                reuse_actors=True,
-            ),
-            run_config=RunConfig(
-                name="tune",
-                storage_path=notes,
-                verbose=0,
-                stop=_StopOnFault(relay),
-                failure_config=FailureConfig(max_failures=settings.max_restarts),
-                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(notes, ignore_errors=True)
-    relay.check()
+    run_tune(
+        tune.with_parameters(TrainTrial, arguments=arguments),
+        _Relay(trials),
+        resources=_NEXT_TO_NOTHING,
+        num_samples=len(trials.left()),
+        num_parallel=settings.num_parallel,
+        max_failures=settings.max_restarts,
+        scheduler=build_scheduler(settings.asha, trials.done(), settings.num_days),
+    )
 
 
 def build_scheduler(
@@ -248,28 +224,19 @@ def build_scheduler(
     return scheduler
 
 
-class _Relay(TuneSearcher):
+class _Relay(Relay):
     """Hands trials to Tune and takes what they come to; driver."""
 
     def __init__(self, trials: TrialSource) -> None:
-        super().__init__(metric=MEAN, mode="min")
+        super().__init__(MEAN)
         self._trials = trials
         self._left = trials.left()
         self._numbers: dict[str, int] = {}
         self._failures: dict[str, list[str]] = {}
-        self._fault: BaseException | None = None
-
-    def __getstate__(self) -> Tree:
-        # Tune pickles what it is given, to restore it after a kill: here the log does that.
-        return {}
-
-    def set_search_properties(self, metric: Any, mode: Any, config: Tree, **spec: Any) -> bool:
-        """Tune's own goal, of which there is none."""
-        return True
 
     def suggest(self, trial_id: str) -> Any:
         """Hand out the next trial."""
-        return self._guarded(lambda: self._next(trial_id)) or TuneSearcher.FINISHED
+        return self.guarded(lambda: self._next(trial_id)) or Relay.FINISHED
 
     def _next(self, trial_id: str) -> Tree | None:
         while self._left:
@@ -282,7 +249,7 @@ class _Relay(TuneSearcher):
 
     def on_trial_result(self, trial_id: str, result: Tree) -> None:
         """Show what a trial says, and keep why it failed: it may be started again."""
-        self._guarded(lambda: self._hear(trial_id, json.loads(result[NEWS])))
+        self.guarded(lambda: self._hear(trial_id, json.loads(result[NEWS])))
 
     def _hear(self, trial_id: str, news: Tree) -> None:
         number = self._numbers[trial_id]
@@ -294,7 +261,7 @@ class _Relay(TuneSearcher):
 
     def on_trial_complete(self, trial_id: str, result: Tree | None = None, error: bool = False) -> None:
         """Write down what a trial came to."""
-        self._guarded(lambda: self._end(trial_id, json.loads(result[NEWS]) if result and not error else None))
+        self.guarded(lambda: self._end(trial_id, json.loads(result[NEWS]) if result and not error else None))
 
     def _end(self, trial_id: str, news: Tree | None) -> None:
         number = self._numbers.pop(trial_id)
@@ -305,50 +272,6 @@ class _Relay(TuneSearcher):
         else:
             self._trials.end(number, news.get("outcome"), news["means"])
 
-    def _guarded(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except BaseException as fault:
-            # Tune would log it and go on: it is stopped, and the fault is raised when it has ended.
-            self._fault = self._fault or fault
-            return None
-
-    @property
-    def is_faulty(self) -> bool:
-        """Whether something went wrong in Tune's hands."""
-        return self._fault is not None
-
-    def check(self) -> None:
-        """Raise what went wrong in Tune's hands, or where Tune ended before all trials did."""
-        if self._fault is not None:
-            raise self._fault
-        if self._trials.left():
-            raise WorkerError(
-                f"Ray Tune ended after {len(self._trials.done())} of {self._trials.total} trials; go on with --resume"
-            )
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the log holds it all."""
-        with open(checkpoint_path, "w"):
-            pass
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing, see `save`."""
-
-
-class _StopOnFault(Stopper):
-    """Ends all trials once something went wrong on the driver."""
-
-    def __init__(self, relay: _Relay) -> None:
-        self._relay = relay
-
-    def __call__(self, trial_id: str, result: Tree) -> bool:
-        """Stop no trial alone."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Return whether to end."""
-        return self._relay.is_faulty
-
-    def __getstate__(self) -> Tree:
-        return {}
+    def missing(self) -> str | None:
+        """Say how far the trials are where some are left."""
+        return f"{len(self._trials.done())} of {self._trials.total} trials" if self._trials.left() else None

@@ -15,12 +15,12 @@ from raysparse.errors import ConfigError, WorkerError
 from raysparse.job import TrainJob, TuneJob, check_job, dump_job, refuse_changes, require_kind
 from raysparse.launch.cluster import connect
 from raysparse.launch.data import ensure_data
-from raysparse.launch.trainer import absolute, commit, timestamp
+from raysparse.launch.run_facts import run_facts
+from raysparse.launch.trainer import absolute
 from raysparse.launch.tune_log import TrialRecord
 from raysparse.launch.tune_trials import Trials, TrialSettings, TuneDisplay, build_scheduler, run_trials
 from raysparse.launch.tune_values import as_overrides, build_proposer, check_values
 from raysparse.train.run_folder import SUMMARY, RunFolder, RunMode
-from raysparse.train.summary import versions
 
 
 def open_tune(job: TuneJob, mode: RunMode) -> tuple[TuneJob, RunFolder]:
@@ -116,14 +116,10 @@ def ranked(done: Sequence[TrialRecord]) -> list[TrialRecord]:
 def _summary(job: TuneJob, done: Sequence[TrialRecord], started: float) -> Tree:
     table = ranked(done)
     best = table[0] if table and table[0].status == "finished" else None
+    facts = run_facts(job.name, started)
     return {
-        "name": job.name,
-        "status": "finished",
-        "started": timestamp(started),
-        "finished": timestamp(time.time()),
-        "seconds": time.time() - started,
-        "commit": commit(),
-        "versions": {**versions(), **_optuna_version()},
+        **facts,
+        "versions": {**facts["versions"], **_optuna_version()},
         "metric": job.metric,
         "last_days": job.last_days,
         "num_trials": len(done),
