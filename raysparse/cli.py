@@ -2,7 +2,8 @@
 
 import json
 import sys
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import click
 from pydantic import TypeAdapter
@@ -21,6 +22,20 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except RaySparseError as error:
             raise click.ClickException(str(error)) from error
+
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _job_with_overrides(command: Command) -> Command:
+    overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+    return click.argument("job_file", metavar="JOB.yaml")(overrides(command))
+
+
+def _resume_or_fresh(command: Command) -> Command:
+    fresh = click.option("--fresh", "mode", flag_value="fresh", help="Delete the run that is there and start anew.")
+    resume = "Go on with the run, or start it where there is none."
+    return click.option("--resume", "mode", flag_value="resume", help=resume)(fresh(command))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,10 +84,8 @@ def prepare(
 
 
 @main.command()
-@click.argument("job_file", metavar="JOB.yaml")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--resume", "mode", flag_value="resume", help="Go on with the run, or start it where there is none.")
-@click.option("--fresh", "mode", flag_value="fresh", help="Delete the run that is there and start anew.")
+@_job_with_overrides
+@_resume_or_fresh
 def train(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fresh"] | None) -> None:
     """Train a job day by day; KEY=VALUE overrides keys of the job, such as scaling.num_workers=1."""
     from raysparse.job import load_train_job
@@ -92,10 +105,8 @@ def train(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fr
 
 
 @main.command()
-@click.argument("job_file", metavar="JOB.yaml")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--resume", "mode", flag_value="resume", help="Go on with the search, or start it where there is none.")
-@click.option("--fresh", "mode", flag_value="fresh", help="Delete the search that is there and start anew.")
+@_job_with_overrides
+@_resume_or_fresh
 def search(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fresh"] | None) -> None:
     """Search the networks of a space: supernet, trials, finalists; KEY=VALUE overrides keys of the job."""
     from raysparse.job import SearchJob, load_job, require_kind
@@ -115,10 +126,8 @@ def search(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "f
 
 
 @main.command()
-@click.argument("job_file", metavar="JOB.yaml")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--resume", "mode", flag_value="resume", help="Go on with the run, or start it where there is none.")
-@click.option("--fresh", "mode", flag_value="fresh", help="Delete the run that is there and start anew.")
+@_job_with_overrides
+@_resume_or_fresh
 def tune(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fresh"] | None) -> None:
     """Try values for keys of a train job, each in a run of its own; KEY=VALUE overrides keys of the tune job."""
     from raysparse.job import TuneJob, load_job, require_kind
@@ -138,8 +147,7 @@ def tune(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fre
 
 
 @main.command(name="check")
-@click.argument("job_file", metavar="JOB.yaml")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@_job_with_overrides
 def check_command(job_file: str, overrides: tuple[str, ...]) -> None:
     """Check a job file, and print it with every key given."""
     from raysparse.job import dump_job, load_job
