@@ -1,6 +1,7 @@
 """Whether a supernet ranks networks as training them alone does, for several recipes.
 
-python jobs/bench/rank_correlation.py run --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
+python jobs/bench/rank_correlation.py run --folder FOLDER [--choices 50] [--parallel 2] [--samplings any single]
+  [KEY=VALUE ...]
 python jobs/bench/rank_correlation.py table --folder FOLDER
 
 `run` trains two supernets (any-connection and single-connection sampling) of jobs/search-drift.yaml, draws choices at
@@ -13,7 +14,7 @@ import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from random import Random
@@ -23,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from raysparse.data.dataset import Dataset
-from raysparse.data.split import Split, split_days
+from raysparse.data.split import split_days
 from raysparse.data.stream import DayStream
 from raysparse.job import SearchJob, load_job, require_kind
 from raysparse.launch.cluster import connect
@@ -55,14 +56,15 @@ def main() -> None:
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--choices", type=int, default=50)
     parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--samplings", nargs="+", choices=SAMPLINGS, default=SAMPLINGS)
     arguments = parser.parse_intermixed_args()
     if arguments.what == "run":
         arguments.folder.mkdir(parents=True, exist_ok=True)
         overrides = (*arguments.overrides, f"run_folder={arguments.folder}")
         job = require_kind(SearchJob, load_job(JOB, overrides), str(JOB))
-        split = train_supernets(job, arguments.folder)
+        train_supernets(job, arguments.samplings, arguments.folder)
         train_alone(overrides, arguments.folder, arguments.choices, arguments.parallel)
-        score(job, split, arguments.folder)
+        score(job, arguments.samplings, arguments.folder)
     print(table(arguments.folder))
 
 
@@ -74,17 +76,16 @@ class Lines:
         print(text, flush=True)
 
 
-def train_supernets(job: SearchJob, folder: Path) -> Split:
+def train_supernets(job: SearchJob, samplings: Sequence[str], folder: Path) -> None:
     connect(job.scaling.num_workers * job.scaling.threads_per_worker)
     dataset = ensure_data(job.data, Lines())
     split = split_days(dataset.days, job.split)
-    for sampling in SAMPLINGS:
+    for sampling in samplings:
         own = job.supernet.sampling.model_copy(update={"connections": sampling})
         with_sampling = job.model_copy(update={"supernet": job.supernet.model_copy(update={"sampling": own})})
         print(f"supernet, {sampling}-connection sampling", flush=True)
         train_job = supernet_job(with_sampling, split, RunFolder(str(folder.absolute() / sampling)))
         finish_run(train_job, Quiet(Lines().message))
-    return split
 
 
 def choice_of(space: CTRSpace, number: int) -> NASRecConfig:
@@ -153,13 +154,13 @@ def alone(arguments: tuple[tuple[str, ...], int]) -> dict[str, Any]:
     }
 
 
-def score(job: SearchJob, split: Split, folder: Path) -> None:
+def score(job: SearchJob, samplings: Sequence[str], folder: Path) -> None:
     dataset = Dataset.open(job.data.path)
     space = CTRSpace(job.space, dataset.schema)
     done = {(line["recipe"], line["number"]) for line in lines_of(folder / SCORES)}
     numbers = [line["number"] for line in lines_of(folder / ALONE)]
     with (folder / SCORES).open("a", encoding="utf-8") as file:
-        for sampling in SAMPLINGS:
+        for sampling in samplings:
             cache = FeatureCache.open(str(folder / sampling / "cache"))
             for steps in (job.scoring.tuning_steps, 0):
                 recipe = f"{sampling}-connection, {f'head tuned for {steps} steps' if steps else 'head as it is'}"

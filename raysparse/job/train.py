@@ -126,6 +126,3 @@ class TrainJob(Config):
             return
         if not any(isinstance(callback, PathSamplingConfig) for callback in self.callbacks):
             yield ("model", "kind"), kind, "only with a path_sampling in callbacks, which draws what each step trains"
-        if self.optimizer.dense.kind == "adam":
-            allowed = "only with optimizer.dense.kind adagrad or sgd, found adam, which moves weights that a step"
-            yield ("model", "kind"), kind, f"{allowed} does not use"

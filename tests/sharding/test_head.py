@@ -18,14 +18,15 @@ from tests.sharding.partly_used import (
     weights_of,
 )
 
-# With a smaller eps Adagrad makes whole steps of the rounding errors that attention's key biases have for gradients.
+# With a smaller eps Adagrad, and more so Adam, make whole steps of the rounding errors that attention's key biases have
+# for gradients.
 ADAGRAD: dict[str, Any] = {"kind": "adagrad", "eps": 1e-5}
 OPTIMIZERS: list[dict[str, Any]] = [ADAGRAD, {"kind": "adagrad", "eps": 1e-2}, {"kind": "sgd"}]
 CLIP = 0.05
 
 
 def torch_optimizer(head: nn.Module, config: dict[str, Any]) -> torch.optim.Optimizer:
-    kinds = {"adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
+    kinds = {"adam": torch.optim.AdamW, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
     options = {key: value for key, value in config.items() if key in ("eps", "weight_decay")}
     return kinds[config["kind"]](head.parameters(), lr=0.1, **options)
 
@@ -78,6 +79,46 @@ def test_steps_on_slices_are_torchs_steps_on_full_gradients(
     assert min(norms) > CLIP  # each step was clipped, where any is
 
 
+def test_adam_on_a_part_that_stays_the_same_is_torchs_on_all(one_rank: None):
+    optimizer = {"kind": "adam", "weight_decay": 0.0, "eps": 0.1}
+    trained = build(**optimizer)
+    head, twin = set_choice(trained, choices()[0]), twin_of(trained)
+    reference = torch_optimizer(twin, optimizer)
+    for number in range(6):
+        slice_step(trained, number)
+        step(twin, reference, number, None)
+    for name, parameter in twin.named_parameters():
+        torch.testing.assert_close(head.get_parameter(name), parameter, rtol=1e-4, atol=1e-5)
+
+
+def test_adams_moments_rest_while_a_weight_is_not_used(one_rank: None):
+    first, second = choices()[:2]
+    mixed, alone = build(kind="adam", eps=1e-3), build(kind="adam", eps=1e-3)
+    before = set_choice(alone, first).active_slices()
+    other = set_choice(alone, second).active_slices()
+    own = [name for name in before if name not in other]
+    assert own
+    gradients: list[dict[str, Tensor]] = []
+    for number in range(6):
+        choice = first if number % 2 == 0 else second
+        head = set_choice(mixed, choice)
+        mixed.zero_grad()
+        loss_of(head, number).backward()
+        if choice is first:
+            gradients.append({name: head.get_parameter(name).grad.clone() for name in own})  # pyright: ignore
+        mixed.step()
+    # As if the steps between had never been: torch's Adam on the gradients of the three steps that use the weight.
+    for name in own:
+        weight = nn.Parameter(alone.module.get_parameter(name).detach().clone())
+        reference = torch.optim.AdamW([weight], lr=0.1, eps=1e-3, weight_decay=0.0)
+        for step_gradients in gradients:
+            weight.grad = step_gradients[name]
+            reference.step()
+        torch.testing.assert_close(mixed.module.get_parameter(name).detach(), weight.detach(), rtol=1e-4, atol=1e-5)
+        part = before[name]
+        assert (mixed.moments()[name]["uses"][part] == 3).all()
+
+
 def test_sums_of_squares_are_torchs(one_rank: None):
     trained = build(**ADAGRAD)
     twin = twin_of(trained)
@@ -92,7 +133,7 @@ def test_sums_of_squares_are_torchs(one_rank: None):
         torch.testing.assert_close(trained.moments()[name]["sum"], expected, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("optimizer", [ADAGRAD, {"kind": "sgd"}], ids=str)
+@pytest.mark.parametrize("optimizer", [ADAGRAD, {"kind": "sgd"}, {"kind": "adam", "eps": 1e-3}], ids=str)
 def test_weight_decay_is_torchs_on_used_weights_and_none_on_others(one_rank: None, optimizer: dict[str, Any]):
     optimizer = {**optimizer, "weight_decay": 0.3}
     for number, choice in enumerate(choices()):
@@ -110,7 +151,11 @@ def test_weight_decay_is_torchs_on_used_weights_and_none_on_others(one_rank: Non
 
 
 @pytest.mark.multi
-@pytest.mark.parametrize("optimizer", [{"kind": "adagrad", "eps": 1e-2, "clip_norm": CLIP}, {"kind": "sgd"}], ids=str)
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"kind": "adagrad", "eps": 1e-2, "clip_norm": CLIP}, {"kind": "sgd"}, {"kind": "adam", "eps": 0.1}],
+    ids=str,
+)
 def test_two_ranks_learn_what_one_does_and_exchange_the_used_part_alone(
     tmp_path: Path, one_rank: None, optimizer: dict[str, Any]
 ):
