@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +67,8 @@ def job_of(data: str, folder: Path, **changes: Any) -> SearchJob:
     return require_kind(SearchJob, check_job(tree, "test"), "test")
 
 
-def run(job: SearchJob, mode: Any) -> tuple[dict[str, Any], dict[str, Any], Screen]:
-    screen = Screen()
+def run(job: SearchJob, mode: Any, screen: Screen | None = None) -> tuple[dict[str, Any], dict[str, Any], Screen]:
+    screen = screen or Screen()
     job, folder = open_search(job, mode)
     return *search(job, folder, screen), screen
 
@@ -89,13 +87,14 @@ def without_times(results: dict[str, Any]) -> dict[str, Any]:
     return {**results, "rows": rows}
 
 
-def kill_the_actors(folder: Path) -> None:
-    """Kill the search's actors, some of which have no trial just then, once some trials of this process are done."""
-    begun = len(entries(folder))
-    while len(entries(folder)) < begun + 3:
-        time.sleep(0.02)
-    for process in processes("ScoringTrial"):
-        os.kill(process.pid, signal.SIGKILL)
+class Killer(Screen):
+    """Kills the search's actors once the third trial of this process has come in, while Tune waits for the screen."""
+
+    def trial(self, done: int, total: int, best: float | None, failed: int) -> None:
+        super().trial(done, total, best, failed)
+        if len(self.trials) == 4:  # the first call says what was done before
+            for process in processes("ScoringTrial"):
+                os.kill(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.timeout(600)
@@ -127,10 +126,7 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
     (folder / "journal.jsonl").write_text("".join(lines[:16]) + lines[16][:30])
     (folder / "results.json").unlink()
-    killer = threading.Thread(target=kill_the_actors, args=(folder,))
-    killer.start()
-    again, _, screen = run(job_of(data, folder), "resume")
-    killer.join()
+    again, _, screen = run(job_of(data, folder), "resume", Killer())
     assert "15 scored choices are taken from journal.jsonl" in screen.messages
     assert any("died; the trial goes to another one" in message for message in screen.messages)
     assert scores(folder) == whole

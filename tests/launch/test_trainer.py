@@ -45,7 +45,7 @@ class Screen:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("data") / "set"
-    write_dataset(path, PLAIN, [[2000]] * 8)
+    write_dataset(path, PLAIN, [[2000]] * 10)
     return str(path)
 
 
@@ -71,10 +71,10 @@ def run(job: TrainJob, mode: Any = "new") -> tuple[dict[str, Any], Screen]:
 
 def test_a_killed_worker_is_replaced_and_the_history_stays_the_same(data: str, tmp_path: Path, ray_cluster: None):
     summary, screen = run(job_of(data, tmp_path / "whole"))
-    assert screen.days == [f"{day:03d}" for day in range(8)]
+    assert screen.days == [f"{day:03d}" for day in range(10)]
     assert [(table["table"], table["rows"]) for table in screen.tables] == [("user", 1000), ("item", 500)]
-    assert summary["days"] == 8
-    assert summary["arms"]["frozen"]["days"] == 6
+    assert summary["days"] == 10
+    assert summary["arms"]["frozen"]["days"] == 8
     assert summary["peak_worker_gib"] > 0.1
 
     screen = Screen()
@@ -120,7 +120,7 @@ def test_a_file_that_one_rank_cannot_read_ends_the_run(tmp_path: Path, ray_clust
 
 
 def test_missing_days_and_missing_data_are_refused_before_workers_start(data: str, tmp_path: Path, ray_cluster: None):
-    with pytest.raises(ConfigError, match="data.first_day: found '777'; .* has the days 000 to 007"):
+    with pytest.raises(ConfigError, match="data.first_day: found '777'; .* has the days 000 to 009"):
         run(job_of(data, tmp_path / "run", data={"path": data, "first_day": "777"}))
     with pytest.raises(DataError, match="does not exist; make one with `raysparse prepare"):
         run(job_of(str(tmp_path / "none"), tmp_path / "other"))
