@@ -13,7 +13,7 @@ import torch
 from raysparse.callbacks import SparsityConfig
 from raysparse.config import Tree, parse_yaml
 from raysparse.data.dataset import Dataset
-from raysparse.data.sources import FileConfig, open_source
+from raysparse.data.sources import open_source
 from raysparse.data.sources.criteo import Criteo1tbConfig
 from raysparse.data.split import split_days
 from raysparse.job import SearchJob, TrainJob, TuneJob, check_job, dump_job, load_job, load_train_job, require_kind
@@ -352,7 +352,7 @@ def test_every_small_form_belongs_to_a_job():
 
 def test_the_tables_of_the_terabyte_job_fit_eight_gpus_of_16_gib():
     job = load_train_job(JOBS / "criteo-1tb.yaml")
-    source: FileConfig = job.data.prepare  # type: ignore[assignment]
+    source = job.data.prepare
     assert isinstance(source, Criteo1tbConfig)
     model = build_model(job.model, open_source(source).schema(), job.seed)
     sparse = job.optimizer.sparse

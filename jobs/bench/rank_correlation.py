@@ -12,8 +12,6 @@ goes on where it was stopped. `table` prints Kendall's tau with its 95 % interva
 import argparse
 import json
 import multiprocessing
-import os
-import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -28,9 +26,10 @@ from raysparse.data.split import split_days
 from raysparse.data.stream import DayStream
 from raysparse.job import SearchJob, load_job, require_kind
 from raysparse.launch.cluster import connect
-from raysparse.launch.contest import Quiet, finish_run, mean_scores
+from raysparse.launch.contest import mean_scores
 from raysparse.launch.data import ensure_data
 from raysparse.launch.search import supernet_job
+from raysparse.launch.trainer import Quiet, finish_run
 from raysparse.launch.worker import ArmBuilder
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.search.ctr_space import CTRSpace
@@ -126,8 +125,7 @@ def alone(arguments: tuple[tuple[str, ...], int]) -> dict[str, Any]:
     choice = choice_of(space, number)
     torch.set_num_threads(1)
     if not dist.is_initialized():
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-        dist.init_process_group("gloo", rank=0, world_size=1)
+        dist.init_process_group("gloo", store=dist.TCPStore("127.0.0.1", 0, 1, is_master=True), rank=0, world_size=1)
     rate = job.finalists.learning_rates[0]
     optimizer = job.finalists.optimizer
     optimizer = optimizer.model_copy(update={"dense": optimizer.dense.model_copy(update={"learning_rate": rate})})
@@ -190,12 +188,6 @@ def table(folder: Path) -> str:
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:
     if path.exists():
         yield from map(json.loads, path.read_text().splitlines())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from raysparse.data.split import split_days
 from raysparse.job import SearchJob, load_job, require_kind
 from raysparse.launch import trials
 from raysparse.launch.cluster import connect
-from raysparse.launch.contest import Quiet, finish_run
 from raysparse.launch.data import ensure_data
 from raysparse.launch.search import CACHE, open_search, supernet_job
+from raysparse.launch.trainer import Quiet, finish_run
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.journal import Journal
 from raysparse.search.population import RandomSearchConfig, build_searcher

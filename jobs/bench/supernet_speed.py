@@ -8,8 +8,6 @@ and of ratios. A sliced score reads the cached features, a masked one looks its 
 """
 
 import argparse
-import os
-import socket
 import statistics
 import time
 from collections.abc import Callable
@@ -46,8 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-    dist.init_process_group("gloo", rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.TCPStore("127.0.0.1", 0, 1, is_master=True), rank=0, world_size=1)
     config = CTRSpaceConfig(menu=arguments.menu)
     supernet = NASRecSupernet(NASRecSupernetConfig(space=config), NUM_DENSE, NUM_FEATURES)
     trained = TrainedHead(supernet, DenseOptimizerConfig(kind="adagrad"), torch.device("cpu"))
@@ -141,12 +138,6 @@ def line(what: str, pairs: list[tuple[float, float]]) -> str:
         f"| {what} | {sliced:.0f} | {masked:.0f} | "
         f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) |"
     )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Trains finalists and baselines alone, each with several learning rates, and compares what they predicted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from raysparse.config import Tree
 from raysparse.cost.record import Cost
 from raysparse.data.dataset import Day
 from raysparse.data.split import Split
 from raysparse.errors import CheckpointError, WorkerError
 from raysparse.job import SearchJob, StartFromConfig, TrainJob
-from raysparse.launch.trainer import open_run, train
-from raysparse.launch.tune_log import TrialLog, TrialRecord
+from raysparse.launch.tune_log import TrialLog, TrialRecord, ended
 from raysparse.launch.tune_trials import TrialSettings, run_trials
 from raysparse.models import ModelConfig
 from raysparse.models.nasrec.choice import NASRecConfig
@@ -21,8 +21,6 @@ from raysparse.train.summary import DENSE
 
 CONTEST = "contest"
 """Folder of the log of the finalists' and baselines' runs."""
-
-Record = dict[str, Any]
 
 
 class RunDisplay(Protocol):
@@ -46,30 +44,10 @@ class Contender:
     name: str
     model: ModelConfig
     cost: Cost
-    facts: Record
+    facts: Tree
     """What the results say of it besides."""
     drawn: NASRecConfig | None = None
     """A finalist as the search drew it."""
-
-
-class Quiet:
-    """Shows nothing of a run but its messages."""
-
-    def __init__(self, show: Callable[[str], None]) -> None:
-        self._show = show
-
-    def message(self, text: str) -> None:
-        """Pass it on."""
-        self._show(text)
-
-    def plan(self, rows: list[Record]) -> None:
-        """Show nothing."""
-
-    def progress(self, event: Record) -> None:
-        """Show nothing."""
-
-    def day(self, records: list[Record]) -> None:
-        """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +64,7 @@ class Entrant:
         return f"{self.contender.kind} {self.contender.name}, learning rate {self.learning_rate:g}"
 
     @property
-    def values(self) -> Record:
+    def values(self) -> Tree:
         """What the log knows it by."""
         contender = self.contender
         return {"kind": contender.kind, "name": contender.name, "learning_rate": self.learning_rate}
@@ -94,7 +72,7 @@ class Entrant:
 
 def compete(
     job: SearchJob, contenders: Sequence[Contender], split: Split, folder: RunFolder, display: RunDisplay
-) -> tuple[list[Record], list[Record]]:
+) -> tuple[list[Tree], list[Tree]]:
     """Train each contender over all days with each learning rate; driver, connected to Ray.
 
     A run predicts each day before it learns it, so validation and test days are scored by a model that has not seen
@@ -106,14 +84,20 @@ def compete(
     settings = TrialSettings(
         metric="log_loss",
         last_days=len(split.validation) + len(split.test),
-        num_days=num_days(split),
+        num_days=split.num_days,
         num_parallel=job.finalists.num_parallel,
         max_restarts=job.scaling.max_restarts,
         asha=job.finalists.asha,
     )
     run_trials(contest, settings)
-    rows = [row for contender in contenders if (row := contest.row(contender)) is not None]
-    without = [_without_score(contender, contest) for contender in contenders if contest.row(contender) is None]
+    rows: list[Tree] = []
+    without: list[Tree] = []
+    for contender in contenders:
+        row = contest.row(contender)
+        if row is None:
+            without.append({"kind": contender.kind, "name": contender.name, "reason": contest.reason(contender)})
+        else:
+            rows.append(row)
     finalists = [row for row in rows if row["kind"] == "finalist"]
     if not finalists:
         raise WorkerError(f"no finalist has been trained to its end; the first error: {without[0]['reason']}")
@@ -130,15 +114,6 @@ def entrants_of(job: SearchJob, contenders: Sequence[Contender], folder: RunFold
         for contender in contenders
         for rate in job.finalists.learning_rates
     ]
-
-
-def num_days(split: Split) -> int:
-    """Return the days of a finalist's run."""
-    return len(split.training) + len(split.validation) + len(split.test)
-
-
-def _without_score(contender: Contender, contest: "Contest") -> Record:
-    return {"kind": contender.kind, "name": contender.name, "reason": contest.reason(contender)}
 
 
 class Contest:
@@ -185,22 +160,14 @@ class Contest:
             )
         return _train_job(self._job, entrant, self._split, self._folder)
 
-    def end(self, number: int, outcome: Record | None, means: Sequence[float]) -> None:
+    def end(self, number: int, outcome: Tree | None, means: Sequence[float]) -> None:
         """Write down what a run came to, and show it."""
         entrant = self._entrants[number]
-        status = "stopped" if outcome is None else "failed" if "error" in outcome else "finished"
-        record = TrialRecord(
-            number=number,
-            values=entrant.values,
-            run_folder=entrant.run_folder,
-            status=status,
-            means=tuple(means),
-            **(outcome or {}),
-        )
-        if status == "failed":
+        record = ended(number, entrant.values, entrant.run_folder, outcome, means)
+        if record.status == "failed":
             self._failed.add(number)
         self._log.add(record)
-        if status == "finished":
+        if record.status == "finished":
             run = self._run(entrant, record)
             self._display.run_done(entrant.label, run["validation_log_loss"], run["test_log_loss"], run["seconds"])
         else:
@@ -210,7 +177,7 @@ class Contest:
         """Show what a run says."""
         self._display.message(f"{self._entrants[number].label}: {text}")
 
-    def row(self, contender: Contender) -> Record | None:
+    def row(self, contender: Contender) -> Tree | None:
         """Return what a contender came to with its best learning rate; None where no run of it has finished."""
         runs = [
             self._run(entrant, record) for entrant, record in self._records(contender) if record.status == "finished"
@@ -238,7 +205,7 @@ class Contest:
             (entrant, last[number]) for number, entrant in enumerate(self._entrants) if entrant.contender is contender
         ]
 
-    def _run(self, entrant: Entrant, record: TrialRecord) -> Record:
+    def _run(self, entrant: Entrant, record: TrialRecord) -> Tree:
         history = [line for line in RunFolder(entrant.run_folder).history() if line["arm"] == DENSE]
         validation, test = mean_scores(history, self._split.validation), mean_scores(history, self._split.test)
         return {
@@ -254,12 +221,6 @@ def _reason(record: TrialRecord) -> str:
     if record.status == "stopped":
         return f"stopped after {len(record.means)} days at {record.means[-1]:.5f}"
     return f"failed: {record.error}"
-
-
-def finish_run(job: TrainJob, display: Quiet) -> Record:
-    """Run a train job to its end, or take the summary of one that has ended; driver."""
-    job, folder = open_run(job, "resume")
-    return train(job, folder, display)
 
 
 def _train_job(job: SearchJob, entrant: Entrant, split: Split, folder: RunFolder) -> TrainJob:
@@ -286,7 +247,7 @@ def _train_job(job: SearchJob, entrant: Entrant, split: Split, folder: RunFolder
     )
 
 
-def mean_scores(history: Sequence[Record], days: Sequence[Day]) -> dict[str, float | None]:
+def mean_scores(history: Sequence[Tree], days: Sequence[Day]) -> dict[str, float | None]:
     """Return log loss and AUC over some days of a run, each day weighted by its rows; null where none defines it."""
     names = {day.day for day in days}
     records = [record for record in history if record["day"] in names]

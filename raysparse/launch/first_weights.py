@@ -2,6 +2,9 @@
 
 import dataclasses
 import posixpath
+from collections.abc import Callable
+
+import torch.distributed as dist
 
 from raysparse.config import parse_yaml
 from raysparse.data.schema import Schema
@@ -23,15 +26,15 @@ from raysparse.train.tensor_store import TensorStore
 _KEY = "start_from"
 
 
-def check_source(job: TrainJob, schema: Schema) -> None:
-    """Check that a job's first weights are there and fit its model; driver.
+def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> None:
+    """Check that a job's first weights are there and fit its model; driver. `warn` is told of damaged checkpoints.
 
     ConfigError where they do not fit; CheckpointError where the other run has no whole checkpoint.
     """
     if job.start_from is None:
         return
     source = _source_job(job.start_from)
-    _last_checkpoint(job.start_from)
+    _last_checkpoint(job.start_from, warn)
     theirs, ours = source.optimizer.sparse.kind, job.optimizer.sparse.kind
     if theirs != ours:
         raise ConfigError(
@@ -55,7 +58,7 @@ def take_first_weights(job: TrainJob, schema: Schema, model: ShardedModel) -> No
     All ranks together. Tables may be narrower here: they take the first columns.
     """
     assert job.start_from is not None
-    checkpoints, name = _last_checkpoint(job.start_from)
+    checkpoints, name = _shared_checkpoint(job.start_from)
     arm = next(arm for arm in checkpoints.state(name)["arms"] if arm["name"] == TRAINED)
     store = TensorStore(posixpath.join(checkpoints.url, name))
     saved = store.shapes(f"{TRAINED}/")
@@ -86,9 +89,16 @@ def _source_job(start_from: StartFromConfig) -> TrainJob:
     return check_train_job(parse_yaml(folder.read(JOB), folder.url(JOB)), folder.url(JOB))
 
 
-def _last_checkpoint(start_from: StartFromConfig) -> tuple[CheckpointFolder, str]:
+def _shared_checkpoint(start_from: StartFromConfig) -> tuple[CheckpointFolder, str]:
+    checkpoints, name = _last_checkpoint(start_from, lambda text: None)  # the driver has told of damaged ones
+    shared: list[str] = [name]
+    dist.broadcast_object_list(shared)  # the other run may be writing its next one
+    return checkpoints, shared[0]
+
+
+def _last_checkpoint(start_from: StartFromConfig, warn: Callable[[str], None]) -> tuple[CheckpointFolder, str]:
     checkpoints = CheckpointFolder(RunFolder(start_from.run_folder))
-    name = checkpoints.latest(lambda text: None)
+    name = checkpoints.latest(warn)
     if name is None:
         raise CheckpointError(f"{_KEY}.run_folder: {start_from.run_folder} holds no whole checkpoint")
     return checkpoints, name

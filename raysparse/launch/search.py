@@ -17,10 +17,10 @@ from raysparse.data.split import Split, split_days
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import SearchJob, TrainJob, check_job, dump_job, refuse_changes, require_kind
 from raysparse.launch.cluster import connect
-from raysparse.launch.contest import Contender, Quiet, best_log_loss, compete, finish_run, num_days
+from raysparse.launch.contest import Contender, best_log_loss, compete
 from raysparse.launch.data import ensure_data
 from raysparse.launch.run_facts import run_facts
-from raysparse.launch.trainer import RunMode, absolute
+from raysparse.launch.trainer import Quiet, RunMode, absolute, finish_run
 from raysparse.launch.trials import TrialDisplay, run_trials
 from raysparse.launch.tune_trials import build_scheduler
 from raysparse.models import build_model
@@ -114,7 +114,7 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     connect(max(per_run * job.finalists.num_parallel, job.trials.num_actors * job.trials.threads_per_actor))
     dataset = ensure_data(job.data, display)
     split = split_days(select_days(dataset, job.data.first_day, job.data.last_day), job.split)
-    build_scheduler(job.finalists.asha, [], num_days(split), "finalists.asha")
+    build_scheduler(job.finalists.asha, [], split.num_days, "finalists.asha")
     space = CTRSpace(job.space, dataset.schema)
     phases = Phases(folder)
     cache = phases.measure("supernet", lambda: _train_supernet(job, split, folder, display))

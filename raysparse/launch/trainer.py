@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +49,26 @@ class Display(Protocol):
     def message(self, text: str) -> None:
         """Show a line."""
         ...
+
+
+class Quiet:
+    """Shows nothing of a run but its messages."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+
+    def message(self, text: str) -> None:
+        """Pass it on."""
+        self._show(text)
+
+    def plan(self, rows: list[dict[str, Any]]) -> None:
+        """Show nothing."""
+
+    def progress(self, event: dict[str, Any]) -> None:
+        """Show nothing."""
+
+    def day(self, records: list[dict[str, Any]]) -> None:
+        """Show nothing."""
 
 
 def open_run(job: TrainJob, mode: RunMode) -> tuple[TrainJob, RunFolder]:
@@ -107,7 +127,7 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     importing.join()
     dataset = ensure_data(job.data, display)
     _check_callbacks(job, dataset)
-    _check_first_weights(job, dataset)
+    _check_first_weights(job, dataset, display)
     gpus = scaling.num_workers if scaling.use_gpu else 0
     lack = shortage(scaling.num_workers * scaling.threads_per_worker, gpus)
     if lack is not None:
@@ -121,6 +141,12 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     summary = json.dumps({**_summary(job, folder, started), **facts}, indent=1)
     folder.write(SUMMARY, summary + "\n")
     return json.loads(summary)
+
+
+def finish_run(job: TrainJob, display: Quiet) -> dict[str, Any]:
+    """Run a train job to its end, or take the summary of one that has ended; driver."""
+    job, folder = open_run(job, "resume")
+    return train(job, folder, display)
 
 
 def _summary_of_all_days(job: TrainJob, folder: RunFolder) -> dict[str, Any] | None:
@@ -202,11 +228,11 @@ def _check_callbacks(job: TrainJob, dataset: Dataset) -> None:
         check_budgets(job.callbacks, build_model(job.model, dataset.schema, job.seed), dataset.schema)
 
 
-def _check_first_weights(job: TrainJob, dataset: Dataset) -> None:
+def _check_first_weights(job: TrainJob, dataset: Dataset, display: Display) -> None:
     if job.start_from is not None:
         from raysparse.launch.first_weights import check_source  # imports torchrec as well
 
-        check_source(job, dataset.schema)
+        check_source(job, dataset.schema, display.message)
 
 
 def _show(display: Display, event: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The log of a tune run: all that it knows of its trials, one JSON line whenever one begins or ends."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -33,6 +34,16 @@ class TrialRecord(Config):
     """Of the process that brought the trial to its end."""
     error: str | None = None
     """Why it failed."""
+
+
+def ended(
+    number: int, values: dict[str, Any], run_folder: str, outcome: dict[str, Any] | None, means: Sequence[float]
+) -> TrialRecord:
+    """Return the record of a trial that has ended: an outcome has its `error` or its scores, none means stopped."""
+    status = "stopped" if outcome is None else "failed" if "error" in outcome else "finished"
+    return TrialRecord(
+        number=number, values=values, run_folder=run_folder, status=status, means=tuple(means), **(outcome or {})
+    )
 
 
 class TrialLog:

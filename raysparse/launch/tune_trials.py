@@ -15,7 +15,7 @@ from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import ASHAConfig, TrainJob, TuneJob
 from raysparse.launch.train_trial import MEAN, NEWS, NUM_DAYS, TrainTrial
 from raysparse.launch.trainer import absolute
-from raysparse.launch.tune_log import TrialLog, TrialRecord
+from raysparse.launch.tune_log import TrialLog, TrialRecord, ended
 from raysparse.launch.tune_relay import Relay, run_tune
 from raysparse.launch.tune_values import Drawn, Proposer, Values, train_job
 from raysparse.train.run_folder import RunFolder
@@ -131,15 +131,7 @@ class Trials:
 
     def end(self, number: int, outcome: Tree | None, means: Sequence[float]) -> None:
         """Write down what a trial came to; no outcome: it was behind and is stopped."""
-        status = "stopped" if outcome is None else "failed" if "error" in outcome else "finished"
-        record = TrialRecord(
-            number=number,
-            values=self._log.values()[number],
-            run_folder=self._run_folder(number),
-            status=status,
-            means=tuple(means),
-            **(outcome or {}),
-        )
+        record = ended(number, self._log.values()[number], self._run_folder(number), outcome, means)
         self._log.add(record)
         self._display.trial_ended(record.model_dump(mode="json"), len(self.done()), self.total)
 

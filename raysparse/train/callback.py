@@ -6,7 +6,7 @@ from raysparse.train.state import TrainState
 
 
 class Callback:
-    """Hooks at the events of `loop.fit`, called in listed order on every rank:
+    """Hooks at the events of `loop.fit`, called in this order on every rank.
 
         fit_start
         for each day:
@@ -20,7 +20,7 @@ class Callback:
         fit_end
 
     A callback with a state names it, so that it is saved and restored.
-    """  # noqa: D415
+    """
 
     state_key: str = ""
     """Name of the callback's state in a checkpoint; empty: it has none."""

@@ -77,7 +77,7 @@ def test_a_network_takes_its_part_of_a_supernet_and_predicts_what_it_did_there(d
         start_from = {"run_folder": str(tmp_path / "supernet"), "drawn": choice.model_dump(mode="json")}
         model = canonical(choice).model_dump(mode="json")
         job = job_of(data, "y", model=model, optimizer=OPTIMIZER, callbacks=[], start_from=start_from)
-        check_source(job, schema)
+        check_source(job, schema, pytest.fail)
         alone = built(job)
         narrow += any(shard.weight.shape[1] < WIDE.embedding_dim for shard in alone.tables.shards)
         take_first_weights(job, schema, alone)
@@ -91,11 +91,25 @@ def test_the_same_model_goes_on_with_another_runs_weights(data: str, tmp_path: P
     state = trained(job_of(data, str(tmp_path / "first"), callbacks=[]))
     job = job_of(data, str(tmp_path / "second"), callbacks=[], start_from={"run_folder": str(tmp_path / "first")})
     schema = Dataset.open(data).schema
-    check_source(job, schema)
+    check_source(job, schema, pytest.fail)
     model, batch = built(job), first_batch(job)
     take_first_weights(job, schema, model)
     with torch.no_grad():
         torch.testing.assert_close(model.forward(batch), state.arms[0].model.forward(batch), rtol=0, atol=0)
+
+
+def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(data: str, tmp_path: Path):
+    source = tmp_path / "first"
+    trained(job_of(data, str(source), callbacks=[]))
+    checkpoints = sorted((source / "checkpoints").iterdir())
+    next(checkpoints[-1].glob("*.safetensors")).write_bytes(b"cut")
+    job = job_of(data, str(tmp_path / "second"), callbacks=[], start_from={"run_folder": str(source)})
+    schema = Dataset.open(data).schema
+    told: list[str] = []
+    check_source(job, schema, told.append)
+    assert len(told) == 1
+    assert f"{checkpoints[-1].name} is refused" in told[0]
+    take_first_weights(job, schema, built(job))
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_trained(data: str, tmp_path: Path):
@@ -105,7 +119,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(data: str, tmp_
 
     def check_job_with(**changes: Any) -> None:
         given = {"optimizer": OPTIMIZER, "callbacks": [], "start_from": {"run_folder": str(folder)}, **changes}
-        check_source(job_of(data, "y", **given), schema)
+        check_source(job_of(data, "y", **given), schema, pytest.fail)
 
     with pytest.raises(ConfigError, match=r"start_from.run_folder: found .*/supernet, which is no run"):
         check_job_with()

@@ -10,6 +10,7 @@ SIZE = (5.4, 3.5)
 
 def points(xs: list[float], ys: list[float], **given: object) -> Points:
     look: dict[str, object] = {"label": "a", "colour": "#0072B2"}
+    # What a test gives is any of the fields, each of another type.
     return Points(x=np.array(xs), y=np.array(ys), **(look | given))  # type: ignore[arg-type]
 
 

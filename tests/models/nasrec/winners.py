@@ -32,6 +32,7 @@ def _block(text: str) -> BlockChoice:
     assert found is not None, text
     dense, width, left, right, inputs, dot_tokens, sparse, num_tokens, tokens, merged, fm = found.groups()
     assert dot_tokens in (None, tokens)  # dot reads the tokens that the sparse operator reads
+    # The dictionaries' values are checked by the config; their type is that of any text.
     return BlockChoice(
         dense_op=DENSE[dense],  # type: ignore[arg-type]
         sparse_op=SPARSE[sparse],  # type: ignore[arg-type]
