@@ -23,6 +23,10 @@ from raysparse.errors import ConfigError, DataError
 
 MANIFEST = "dataset.json"
 REJECTS = "rejects"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+"""Parts of a data set that leaves out each user's last two events: the rest, the second last, and the last."""
+ITEM_NAMES = "items.parquet"
+"""Of sequences: a row per item, in the order of the table from row 1 on: `item` (its name), `count` (its events)."""
 ROWS_PER_GROUP = 65_536
 """Rows of a row group. A rank reads whole groups: large enough to read fast, small enough to share out."""
 
@@ -75,9 +79,13 @@ class Manifest(Config):
     source: dict[str, Any]
     """The prepare config that made the data set."""
     data_schema: Schema
+    protocol: Literal["days", "leave_one_out"] = "days"
+    """leave_one_out: the days are TRAIN, VALIDATION and TEST, with a row per user each, and no days in time."""
     days: tuple[Day, ...]
     rejected: dict[str, int] = {}
     """Rows kept aside in `rejects/`, per reason."""
+    left_out: dict[str, int] = {}
+    """What was left out by rule and not kept aside, per reason, such as users with too few events."""
 
 
 class Dataset:

@@ -1,7 +1,7 @@
 """What a data set's columns are: the label, the dense features, the id features and their tables."""
 
 from functools import cache
-from typing import Self
+from typing import Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -9,7 +9,16 @@ from pydantic import Field, model_validator
 from raysparse.config import Config
 
 LABEL = "label"
-"""Name of the label's column: int8, 0 or 1."""
+"""Name of the label's column: int8, 0 or 1; 1 in every row of a sequence, all of which has happened."""
+
+HISTORY = "history"
+"""Of a sequence: the items of a user before those that are to be predicted, oldest first."""
+
+TARGETS = "targets"
+"""Of a sequence: the items that come after the history, in order, each to be predicted from all before it."""
+
+ITEM_TABLE = "item"
+"""Table that history and targets of a sequence share; a row per item, and row 0, which stands for none."""
 
 MISSING_ID = 0
 """Row of every table that stands for a missing single-valued id; no other id is hashed to it."""
@@ -55,6 +64,8 @@ def _is_no_module_name(name: str) -> bool:
 class Schema(Config):
     """The features of a data set, in the order of its columns."""
 
+    task: Literal["click", "next_item"] = "click"
+    """What a row asks: whether the label is 1, or which items come after a history (see `sequence_schema`)."""
     dense: tuple[DenseFeature, ...] = ()
     ids: tuple[IdFeature, ...] = Field(min_length=1)
 
@@ -86,3 +97,11 @@ class Schema(Config):
         ids = pa.list_(pa.field("element", pa.int32(), nullable=False))
         fields += [pa.field(f.name, ids if f.multi_valued else pa.int32(), nullable=False) for f in self.ids]
         return pa.schema(fields)
+
+
+def sequence_schema(num_items: int) -> Schema:
+    """Describe rows of sequences over items 1 to `num_items`: a history, and the targets that come after it."""
+    features = (
+        IdFeature(name=name, rows=num_items + 1, table=ITEM_TABLE, multi_valued=True) for name in (HISTORY, TARGETS)
+    )
+    return Schema(task="next_item", ids=tuple(features))
