@@ -3,13 +3,16 @@
 import json
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from pydantic import TypeAdapter
 
 from raysparse.config import Config, Tree, check, load_tree, override
 from raysparse.errors import RaySparseError
+
+if TYPE_CHECKING:
+    from raysparse.data.dataset import Manifest
 
 # Commands import what they need: torch alone takes 2 s, which `--help` should not.
 
@@ -61,8 +64,8 @@ def prepare(
 ) -> None:
     """Turn raw logs into a data set of days.
 
-    SOURCE is flights, criteo-kaggle, criteo-1tb, avazu, kdd12, movielens, table or drift; SETTINGS are
-    key=value pairs of the source, such as num_days=30.
+    SOURCE is flights, criteo-kaggle, criteo-1tb, avazu, kdd12, movielens, table, drift, sequences or
+    generated-sequences; SETTINGS are key=value pairs of the source, such as num_days=30.
     """
     from raysparse.launch.prepare import prepare as run
 
@@ -72,15 +75,15 @@ def prepare(
         tree["input"] = input_path
     config = _check_prepare(tree)
     manifest = run(config.prepare, output, overwrite)
-    click.echo(f"{'day':<14}{'rows':>12}{'base rate':>12}{'best NE':>10}")
-    for day in manifest.days:
-        best = f"{day.best_ne:.4f}" if day.best_ne is not None else "-"
-        click.echo(f"{day.day:<14}{day.rows:>12,}{day.base_rate:>12.4f}{best:>10}")
+    _show_days(manifest)
     rows = sum(day.rows for day in manifest.days)
     rejected = sum(manifest.rejected.values())
-    click.echo(f"{rows:,} rows of {len(manifest.days)} days in {output}; {rejected} rejected")
+    what = f"{len(manifest.days)} days" if manifest.protocol == "days" else "3 parts"
+    click.echo(f"{rows:,} rows of {what} in {output}; {rejected} rejected")
     for reason, count in manifest.rejected.items():
         click.echo(f"  {count} rows: {reason} (see {output}/rejects)")
+    for reason, count in manifest.left_out.items():
+        click.echo(f"  {count:,} {reason}")
 
 
 @main.command()
@@ -172,6 +175,19 @@ def report(run_folder: str) -> None:
     from raysparse.report.search_run import is_search
 
     click.echo(write_search_report(run_folder) if is_search(run_folder) else write_report(run_folder))
+
+
+def _show_days(manifest: "Manifest") -> None:
+    if manifest.data_schema.task == "next_item":
+        click.echo(f"{manifest.data_schema.ids[0].rows - 1:,} items")
+        click.echo(f"{'day':<14}{'rows':>12}")
+        for day in manifest.days:
+            click.echo(f"{day.day:<14}{day.rows:>12,}")
+        return
+    click.echo(f"{'day':<14}{'rows':>12}{'base rate':>12}{'best NE':>10}")
+    for day in manifest.days:
+        best = f"{day.best_ne:.4f}" if day.best_ne is not None else "-"
+        click.echo(f"{day.day:<14}{day.rows:>12,}{day.base_rate:>12.4f}{best:>10}")
 
 
 def _check_prepare(tree: Tree) -> Any:

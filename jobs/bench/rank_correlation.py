@@ -25,12 +25,12 @@ from raysparse.data.dataset import Dataset
 from raysparse.data.split import split_days
 from raysparse.data.stream import DayStream
 from raysparse.job import SearchJob, load_job, require_kind
+from raysparse.launch.arms import ArmBuilder
 from raysparse.launch.cluster import connect
 from raysparse.launch.contest import mean_scores
 from raysparse.launch.data import ensure_data
 from raysparse.launch.search import supernet_job
 from raysparse.launch.trainer import Quiet, finish_run
-from raysparse.launch.worker import ArmBuilder
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.feature_cache import FeatureCache
@@ -38,6 +38,7 @@ from raysparse.search.ranking import kendall_interval, kendall_tau
 from raysparse.search.scoring import Scorer
 from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
+from raysparse.train.click import ClickTask
 from raysparse.train.loop import fit
 from raysparse.train.run_folder import RunFolder
 from raysparse.train.state import TrainState
@@ -125,7 +126,7 @@ def alone(arguments: tuple[tuple[str, ...], int]) -> dict[str, Any]:
     choice = choice_of(space, number)
     torch.set_num_threads(1)
     if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.TCPStore("127.0.0.1", 0, 1, is_master=True), rank=0, world_size=1)
+        dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
     rate = job.finalists.learning_rates[0]
     optimizer = job.finalists.optimizer
     optimizer = optimizer.model_copy(update={"dense": optimizer.dense.model_copy(update={"learning_rate": rate})})
@@ -140,6 +141,7 @@ def alone(arguments: tuple[tuple[str, ...], int]) -> dict[str, Any]:
         stream=DayStream(dataset, job.data, job.seed),
         arms=[builder(TRAINED, trains=True)],
         make_arm=builder,
+        task=ClickTask(device),
         seed=job.seed,
         device=device,
     )

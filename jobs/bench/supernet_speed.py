@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    dist.init_process_group("gloo", store=dist.TCPStore("127.0.0.1", 0, 1, is_master=True), rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
     config = CTRSpaceConfig(menu=arguments.menu)
     supernet = NASRecSupernet(NASRecSupernetConfig(space=config), NUM_DENSE, NUM_FEATURES)
     trained = TrainedHead(supernet, DenseOptimizerConfig(kind="adagrad"), torch.device("cpu"))

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from raysparse.callbacks.checkpointing import CheckpointConfig, Checkpointing
+from raysparse.callbacks.early_stop import EarlyStop, EarlyStopConfig
 from raysparse.callbacks.feature_cache import FeatureCacheConfig, FeatureCaching
 from raysparse.callbacks.frozen_arm import FrozenArm, FrozenArmConfig
 from raysparse.callbacks.history import History
@@ -25,7 +26,8 @@ ArmConfig = FrozenArmConfig | MaskAgeConfig | SmallDenseConfig | SparsityConfig
 """Callbacks that add arms; each has a name."""
 
 CallbackConfig = Annotated[
-    ArmConfig | FeatureCacheConfig | PathSamplingConfig | RowPruningConfig, Field(discriminator="kind")
+    ArmConfig | EarlyStopConfig | FeatureCacheConfig | PathSamplingConfig | RowPruningConfig,
+    Field(discriminator="kind"),
 ]
 """The callbacks that a job may list."""
 
@@ -36,6 +38,8 @@ def build_callback(config: CallbackConfig, seed: int, model: ModelConfig, schema
     ConfigError where the callback does not fit the model.
     """
     match config:
+        case EarlyStopConfig():
+            return EarlyStop(config)
         case FeatureCacheConfig():
             return FeatureCaching(config, _space_of(model, config.kind))
         case PathSamplingConfig():
@@ -63,6 +67,8 @@ __all__ = [
     "CallbackConfig",
     "CheckpointConfig",
     "Checkpointing",
+    "EarlyStop",
+    "EarlyStopConfig",
     "FeatureCacheConfig",
     "FeatureCaching",
     "FrozenArm",

@@ -6,13 +6,13 @@ from raysparse.callbacks import CallbackConfig, MaskAgeConfig, SmallDenseConfig,
 from raysparse.cost.record import cost_of
 from raysparse.data.schema import Schema
 from raysparse.errors import ConfigError
-from raysparse.models import Recommender
+from raysparse.models import AnyRecommender
 from raysparse.sparsity.greedy import GreedyConfig
 from raysparse.sparsity.layout import Layout, layout_of
 
 
-def check_budgets(callbacks: Sequence[CallbackConfig], model: Recommender, schema: Schema) -> None:
-    """Refuse what the model's layers do not allow; driver.
+def check_budgets(callbacks: Sequence[CallbackConfig], model: AnyRecommender, schema: Schema) -> None:
+    """Refuse what the model's layers do not allow; driver. No callback of a sequence model has a budget.
 
     Raises ConfigError, naming the key and what is possible, where the floors need more than a budget, or where a
     share is given to a layer that is not there.

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from raysparse.config import Config
-from raysparse.sharding.model import ShardedModel
+from raysparse.sharding.weights import ShardedWeights
 from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
@@ -34,7 +34,7 @@ class FrozenArm(Callback):
         trained = state.arm(TRAINED)
         assert trained is not None
         arm = state.make_arm(self._config.name, trains=False)
-        assert isinstance(arm.model, ShardedModel)
-        assert isinstance(trained.model, ShardedModel)
+        assert isinstance(arm.model, ShardedWeights)
+        assert isinstance(trained.model, ShardedWeights)
         arm.model.copy_from(trained.model)
         state.arms.append(arm)

@@ -33,7 +33,7 @@ class Progress(Callback):
     def score_batch_end(self, state: TrainState, rows_done: int) -> None:
         """Show the scoring."""
         self._first_batch = self._first_batch or time.time()
-        self._show(state, "score", rows_done)
+        self._show(state, "score", rows_done, state.stream.num_scored_rows(state.day))
 
     def scored(self, state: TrainState) -> None:
         """Start the clock of the day's training."""
@@ -48,7 +48,7 @@ class Progress(Callback):
             batches = max(1, state.stream.num_batches(state.day))
             self._start(int(state.day.rows * (state.batch.index / batches)))
         self._rows_trained += state.batch.num_rows
-        self._show(state, "train", self._rows_trained)
+        self._show(state, "train", self._rows_trained, state.day.rows)
 
     def day_end(self, state: TrainState) -> None:
         """Send the finished day's records."""
@@ -66,7 +66,7 @@ class Progress(Callback):
         self._started = time.monotonic()
         self._rows_before = self._rows_trained = rows_done
 
-    def _show(self, state: TrainState, phase: str, rows_done: int) -> None:
+    def _show(self, state: TrainState, phase: str, rows_done: int, rows_total: int) -> None:
         now = time.monotonic()
         if not state.is_rank_0 or now - self._last < _INTERVAL_S:
             return
@@ -77,7 +77,7 @@ class Progress(Callback):
                 "day": state.day.day,
                 "phase": phase,
                 "rows_done": rows_done,
-                "rows_total": state.day.rows,
+                "rows_total": rows_total,
                 "samples_per_s": (rows_done - self._rows_before) / max(now - self._started, 1e-9),
                 "day_index": state.position.day_index,
                 "num_days": len(state.days),

@@ -39,8 +39,18 @@ class StreamConfig(Config):
 class DayStream:
     """Reads one rank's share of a data set's days. Runs on every rank, without talking to the others."""
 
-    def __init__(self, dataset: Dataset, config: StreamConfig, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: StreamConfig,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        max_scored_rows: int | None = None,
+    ) -> None:
+        """`max_scored_rows` are scored of a day, to whole batches; None: all."""
         self.dataset = dataset
+        self._max_scored_rows = max_scored_rows
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -54,6 +64,24 @@ class DayStream:
     def batches(self, day: Day, start: int = 0) -> Iterator[Batch]:
         """Yield the day's batches from number `start` on, read ahead by a thread; DataError names a file."""
         return _read_ahead(self._read(day, start), PREFETCHED_BATCHES)
+
+    def scored_day(self, day: Day) -> Day:
+        """The rows that are predicted before a day is learned: its own."""
+        return day
+
+    def scored_batches(self, day: Day) -> Iterator[Batch]:
+        """Yield the batches that are predicted before a day is learned."""
+        rows = 0
+        for batch in self.batches(self.scored_day(day)):
+            yield batch
+            rows += batch.num_rows
+            if self._max_scored_rows is not None and rows >= self._max_scored_rows:
+                return
+
+    def num_scored_rows(self, day: Day) -> int:
+        """Rows that are predicted before a day is learned, but for a part of a batch."""
+        rows = self.scored_day(day).rows
+        return rows if self._max_scored_rows is None else min(rows, self._max_scored_rows)
 
     def _windows(self, day: Day) -> tuple[Window, ...]:
         return windows_of(day, self.seed, self._config.batch_size, self._config.shuffle_rows)

@@ -6,7 +6,15 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from raysparse.callbacks import ArmConfig, CallbackConfig, CheckpointConfig, FeatureCacheConfig, PathSamplingConfig
+from raysparse.callbacks import (
+    ArmConfig,
+    CallbackConfig,
+    CheckpointConfig,
+    EarlyStopConfig,
+    FeatureCacheConfig,
+    FrozenArmConfig,
+    PathSamplingConfig,
+)
 from raysparse.config import Config
 from raysparse.data.sources import PrepareConfig
 from raysparse.data.stream import StreamConfig
@@ -14,8 +22,10 @@ from raysparse.models import ModelConfig
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.supernet import NASRecSupernetConfig
+from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig, RowWiseAdagradConfig, SparseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
+from raysparse.train.ranking import RankingConfig
 from raysparse.train.schedule import ScheduleConfig
 
 
@@ -30,6 +40,8 @@ class DataConfig(StreamConfig):
     """First day of the stream, by name; null: the first there is."""
     last_day: str | None = None
     """Last day of the stream, by name; null: the last there is."""
+    epochs: int | None = Field(default=None, ge=1, le=999)
+    """Of a data set that leaves out each user's last events: how often the rest is learned at most."""
 
 
 class OptimizerConfig(Config):
@@ -86,6 +98,8 @@ class TrainJob(Config):
     sharding: ShardingConfig = ShardingConfig()
     scaling: ScalingConfig = ScalingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    ranking: RankingConfig = RankingConfig()
+    """How a model of sequences is scored."""
     callbacks: tuple[CallbackConfig, ...] = ()
     """Further callbacks, in the order in which they are called."""
 
@@ -100,16 +114,16 @@ class TrainJob(Config):
     @model_validator(mode="after")
     def _single_callbacks(self) -> Self:
         kinds = [callback.kind for callback in self.callbacks if not isinstance(callback, ArmConfig)]
-        for kind in ("row_pruning", "path_sampling", "feature_cache"):
+        for kind in ("row_pruning", "path_sampling", "feature_cache", "early_stop"):
             if kinds.count(kind) > 1:
                 raise ValueError(f"one callback of kind {kind}; found {kinds.count(kind)}")
         return self
 
     @model_validator(mode="after")
-    def _supernet_is_whole(self) -> Self:
+    def _fits_together(self) -> Self:
         faults = [
-            InitErrorDetails(type=PydanticCustomError("supernet", "{allowed}", {"allowed": text}), loc=loc, input=found)
-            for loc, found, text in self._supernet_faults()
+            InitErrorDetails(type=PydanticCustomError("task", "{allowed}", {"allowed": text}), loc=loc, input=found)
+            for loc, found, text in (*self._supernet_faults(), *self._sequence_faults())
         ]
         if faults:
             raise ValidationError.from_exception_data(type(self).__name__, faults)
@@ -126,3 +140,20 @@ class TrainJob(Config):
             return
         if not any(isinstance(callback, PathSamplingConfig) for callback in self.callbacks):
             yield ("model", "kind"), kind, "only with a path_sampling in callbacks, which draws what each step trains"
+
+    def _sequence_faults(self) -> Iterator[tuple[tuple[int | str, ...], object, str]]:
+        kind = self.model.kind
+        if not isinstance(self.model, SASRecConfig):
+            if self.data.epochs is not None:
+                yield ("data", "epochs"), self.data.epochs, f"only with model.kind sasrec, found {kind}"
+            if self.ranking != RankingConfig():
+                yield ("ranking",), self.ranking.model_dump(), f"only with model.kind sasrec, found {kind}"
+        for number, callback in enumerate(self.callbacks):
+            place = ("callbacks", number, "kind")
+            if isinstance(callback, EarlyStopConfig):
+                if self.data.epochs is None:
+                    yield place, callback.kind, "only with data.epochs, which are what is stopped"
+            elif isinstance(self.model, SASRecConfig) and not isinstance(callback, FrozenArmConfig):
+                yield place, callback.kind, "early_stop or frozen_arm with model.kind sasrec"
+        if isinstance(self.model, SASRecConfig) and self.start_from is not None:
+            yield ("start_from",), self.start_from.run_folder, "null with model.kind sasrec"

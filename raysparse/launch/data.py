@@ -30,5 +30,5 @@ def ensure_data(data: DataConfig, display: Messages) -> Dataset:
         manifest = prepare(data.prepare, data.path)
         display.message(f"prepared {sum(day.rows for day in manifest.days):,} rows of {len(manifest.days)} days")
     dataset = Dataset.open(data.path)
-    select_days(dataset, data.first_day, data.last_day)
+    select_days(dataset, data.first_day, data.last_day, data.epochs)
     return dataset

@@ -8,33 +8,39 @@ span, so the output is the same bytes whatever the number of tasks at a time.
 
 import math
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
 from raysparse.data import drift
 from raysparse.data.arrow import compute as pc
-from raysparse.data.dataset import Day, Manifest, PartFile, write_manifest, write_part
+from raysparse.data.dataset import TEST, TRAIN, VALIDATION, Day, Manifest, PartFile, write_manifest, write_part
 from raysparse.data.drift import DriftConfig
 from raysparse.data.lines import Span, lay_out
 from raysparse.data.rejects import Reject, Rejects, TooManyRejectsError, check_limit, count_by_reason, read_rejects
+from raysparse.data.schema import sequence_schema
+from raysparse.data.sequences import generated
+from raysparse.data.sequences.config import GeneratedSequencesConfig, SequencesConfig
+from raysparse.data.sequences.convert import convert, open_sequences
+from raysparse.data.sequences.histories import write_file, write_items
 from raysparse.data.sources import FileConfig, PrepareConfig, Source, open_source
 from raysparse.data.sources.source import EncodedBlock
 from raysparse.data.staging import claim
-from raysparse.errors import DataError, RaySparseError
+from raysparse.errors import DataError
 from raysparse.launch.ray_data import quiet_ray_data
+from raysparse.launch.tasks import run_tasks, task_items
 
 _ROWS_PER_FILE = 2**20
 """Rows of a part file where a whole day is at hand: 16 row groups."""
 _BYTES_PER_PARTITION = 256 * 2**20
 _DAY, _PLACE = "day", "_place"
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,13 @@ def _prepare(config: PrepareConfig, output: str, overwrite: bool) -> Manifest:
     if isinstance(config, DriftConfig):
         staging = claim(output, overwrite)
         manifest = _generate(config, staging.path)
+    elif isinstance(config, GeneratedSequencesConfig):
+        staging = claim(output, overwrite)
+        manifest = _generate_sequences(config, staging.path)
+    elif isinstance(config, SequencesConfig):
+        reader = open_sequences(config)
+        staging = claim(output, overwrite)
+        manifest = convert(config, reader, staging.path)
     else:
         source = open_source(config)
         spans = _survey(source)
@@ -86,13 +99,13 @@ def _prepare(config: PrepareConfig, output: str, overwrite: bool) -> Manifest:
 def _survey(source: Source) -> list[Span]:
     """First pass: count the rows of every span."""
     spans = [replace(span, number=number) for number, span in enumerate(source.spans())]
-    return lay_out(sorted(_run(source.count, spans), key=lambda span: span.number))
+    return lay_out(sorted(run_tasks(source.count, spans), key=lambda span: span.number))
 
 
 def _convert(config: FileConfig, source: Source, spans: list[Span], path: str) -> Manifest:
     """Second pass: encode and write the rows, and account for those that could not be read."""
     limit = config.max_bad_rows
-    list(_run(lambda _: _read_beside(source, limit, path), [None]))
+    list(run_tasks(lambda _: _read_beside(source, limit, path), [None]))
     write = _write_spans if source.ordered else _write_groups
     parts, num_left_out = write(source, spans, limit, path)
     rejects = read_rejects(path)
@@ -119,7 +132,7 @@ def _write_spans(source: Source, spans: list[Span], limit: int, path: str) -> tu
     """Each span writes its own part files."""
     parts: list[WrittenPart] = []
     num_rejected = num_left_out = 0
-    for result in _run(lambda span: _write_span(source, span, limit, path), spans):
+    for result in run_tasks(lambda span: _write_span(source, span, limit, path), spans):
         parts += result.parts
         num_left_out += result.num_left_out
         num_rejected += result.num_rejected
@@ -167,7 +180,7 @@ def _write_groups(source: Source, spans: list[Span], limit: int, path: str) -> t
         parts = [WrittenPart(day, number, write_part(path, day, number, table)) for number, table in enumerate(slices)]
         return pa.table({"result": [pickle.dumps(parts)]})
 
-    rows = _items(spans).map_batches(encode, batch_format="pyarrow", batch_size=None).materialize()
+    rows = task_items(spans).map_batches(encode, batch_format="pyarrow", batch_size=None).materialize()
     check_limit(read_rejects(path), limit, path)
     # Ray makes 200 partitions of anything: one a quarter of a gigabyte, and enough to keep the machines busy.
     partitions = max(
@@ -191,7 +204,7 @@ def _generate(config: DriftConfig, path: str) -> Manifest:
     """Generate a stream: a task a part, and the teacher's own loss of each day."""
     losses: dict[str, float] = {}
     parts: list[WrittenPart] = []
-    results = list(_run(lambda part: _generate_part(config, part, path), drift.parts(config)))
+    results = list(run_tasks(lambda part: _generate_part(config, part, path), drift.parts(config)))
     for part, loss in sorted(results, key=lambda result: (result[0].day, result[0].number)):
         parts.append(part)
         losses[part.day] = losses.get(part.day, 0.0) + loss
@@ -204,6 +217,36 @@ def _generate_part(config: DriftConfig, part: tuple[int, int], path: str) -> tup
     generated = drift.generate_part(config, day_index, number)
     day = drift.day_name(config, day_index)
     return WrittenPart(day, number, write_part(path, day, number, generated.table)), generated.teacher_log_loss_sum
+
+
+def _generate_sequences(config: GeneratedSequencesConfig, path: str) -> Manifest:
+    """Generate sequences: a task a range of users, and the counts of the items where there are not too many."""
+    written: list[WrittenPart] = []
+    counts = np.zeros(config.num_items + 1 if generated.has_counts(config) else 0, np.int64)
+    numbered = list(enumerate(generated.parts(config)))
+    for parts, items, events in run_tasks(lambda part: _generate_users(config, part, path), numbered):
+        written += parts
+        counts[items] += events
+    if generated.has_counts(config):
+        write_items(path, generated.item_names(config), counts[1:])
+    leaves_out = config.num_days is None
+    days = {day.day: day for day in _days(written)}
+    return Manifest(
+        source=config.model_dump(mode="json"),
+        data_schema=sequence_schema(config.num_items),
+        protocol="leave_one_out" if leaves_out else "days",
+        days=tuple(days[name] for name in (TRAIN, VALIDATION, TEST)) if leaves_out else tuple(days.values()),
+    )
+
+
+def _generate_users(
+    config: GeneratedSequencesConfig, part: tuple[int, tuple[int, int]], path: str
+) -> tuple[list[WrittenPart], Integers, Integers]:
+    """Write the rows of a range of users; the items that are trained on, and how often each is."""
+    number, (first, end) = part
+    made = generated.generate_users(config, first, end)
+    files = ((day, write_file(path, day, number, made.histories, rows)) for day, rows in made.rows.items())
+    return [WrittenPart(day, number, file) for day, file in files], made.items, made.counts
 
 
 def _ne(day: Day, log_loss_sum: float) -> float | None:
@@ -234,26 +277,3 @@ def _check_days(days: tuple[Day, ...], expected: list[str], rejects: list[Reject
         what = f"day {empty[0]} of {origin}" if empty else origin
         why = f": {rejects[0].file}:{rejects[0].line}: {rejects[0].reason}" if rejects else ""
         raise DataError(f"{what} has no row that can be read{why}; mend the input, or ask for fewer days")
-
-
-def _run(function: Callable[[Item], Result], items: list[Item]) -> Iterator[Result]:
-    """Run `function` on every item, a Ray task each; results in the order they are ready.
-
-    An error of ours or of a file comes back as a value: what `map` raises reaches the driver without its cause.
-    """
-
-    def call(row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return {"result": pickle.dumps(function(pickle.loads(row["item"])))}
-        except (RaySparseError, OSError) as error:
-            return {"result": pickle.dumps(error)}
-
-    for row in _items(items).map(call).iter_rows():
-        result = pickle.loads(row["result"])
-        if isinstance(result, RaySparseError | OSError):
-            raise result
-        yield result
-
-
-def _items(items: list[Any]) -> "ray.data.Dataset":
-    return ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))

@@ -153,8 +153,9 @@ def _summary_of_all_days(job: TrainJob, folder: RunFolder) -> dict[str, Any] | N
     if folder.exists(SUMMARY):
         summary = json.loads(folder.read(SUMMARY))
         with contextlib.suppress(RaySparseError):  # a data set that is gone is for the usual way to tell of
-            days = select_days(Dataset.open(job.data.path), job.data.first_day, job.data.last_day)
-            return summary if summary["days"] == len(days) else None
+            data = job.data
+            days = select_days(Dataset.open(data.path), data.first_day, data.last_day, data.epochs)
+            return summary if summary.get("last_day") == days[-1].day else None
     return None
 
 

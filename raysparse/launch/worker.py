@@ -10,23 +10,17 @@ import torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.train import CheckpointUploadMode
-from torch import nn
 
 from raysparse.callbacks import Checkpointing, History, Progress, build_callback
-from raysparse.cost.latency import HeadCost, measure_head
-from raysparse.cost.record import cost_of
 from raysparse.data.dataset import Dataset
 from raysparse.data.selection import select_days
-from raysparse.data.stream import DayStream
 from raysparse.errors import RunEndedError
-from raysparse.job import TrainJob, check_train_job
+from raysparse.job import check_train_job
+from raysparse.launch.arms import ArmBuilder
 from raysparse.launch.first_weights import take_first_weights
-from raysparse.models import build_model
-from raysparse.sharding.child import ChildModel, OwnTables
+from raysparse.launch.task import stream_of, task_of
 from raysparse.sharding.model import ShardedModel
-from raysparse.sharding.optimizer import fused_parameters, is_fused, state_bytes_per_row
-from raysparse.sharding.plan import PlannedTable, TableSharder, describe_plan, make_plan, topology_of
-from raysparse.train.arm import TRAINED, Arm
+from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.checkpoint import CheckpointFolder, restore
 from raysparse.train.loop import fit
@@ -49,7 +43,6 @@ def train_worker(arguments: dict[str, Any]) -> None:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     tell = _teller(arguments["relay"], rank)
     dataset = Dataset.open(job.data.path)
-    days = select_days(dataset, job.data.first_day, job.data.last_day)
     device = torch.device("cuda", torch.cuda.current_device()) if job.scaling.use_gpu else torch.device("cpu")
     builder = ArmBuilder(job, dataset, device, context.get_local_world_size())
     folder = RunFolder(job.run_folder, arguments["owner"])
@@ -58,10 +51,11 @@ def train_worker(arguments: dict[str, Any]) -> None:
         tell({"event": "facts", "facts": builder.cost.model_dump()})
         tell({"event": "plan", "tables": [table.model_dump() for table in builder.planned]})
     state = TrainState(
-        days=days,
-        stream=DayStream(dataset, job.data, job.seed, rank, world_size),
+        days=select_days(dataset, job.data.first_day, job.data.last_day, job.data.epochs),
+        stream=stream_of(job, dataset, rank, world_size),
         arms=[builder(TRAINED, trains=True)],
         make_arm=builder,
+        task=task_of(job, dataset, device),
         seed=job.seed,
         device=device,
     )
@@ -83,49 +77,6 @@ def train_worker(arguments: dict[str, Any]) -> None:
     if rank == 0:
         costs = {arm.name: builder.measure(arm).model_dump() for arm in state.arms if not arm.facts.get("shadow")}
         tell({"event": "facts", "facts": {"heads": costs}})
-
-
-class ArmBuilder:
-    """Builds arms that are all sharded by one plan. Every rank."""
-
-    def __init__(self, job: TrainJob, dataset: Dataset, device: torch.device, local_world_size: int) -> None:
-        self._job = job
-        self._dataset = dataset
-        self._device = device
-        self._sharder = TableSharder(fused_params=fused_parameters(job.optimizer.sparse))
-        model = build_model(job.model, dataset.schema, job.seed)
-        world_size = torch.distributed.get_world_size()
-        self._plan = make_plan(
-            model,
-            self._sharder,
-            job.sharding,
-            topology_of(world_size, local_world_size, device, job.sharding),
-            fused=is_fused(job.optimizer.sparse, device),
-        )
-        self.cost = cost_of(model, dataset.schema)
-        self.planned: list[PlannedTable] = describe_plan(
-            model, self._plan, lambda width: state_bytes_per_row(job.optimizer.sparse, width)
-        )
-
-    def __call__(self, name: str, *, trains: bool) -> Arm:
-        """Return an arm with weights drawn from the job's seed; all ranks together."""
-        job = self._job
-        model = build_model(job.model, self._dataset.schema, job.seed)
-        optimizers = (job.optimizer.sparse, job.optimizer.dense)
-        sharded = ShardedModel(model, self._plan, self._sharder, self._device, optimizers)
-        sharded.tables.initialize(job.seed)
-        return Arm(name, sharded, trains, self.cost.macs)
-
-    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int, own: OwnTables | None = None) -> Arm:
-        """Return an arm of a head that reads the parent's tables, or a copy of its own."""
-        model = ChildModel(parent, head, self._job.optimizer.dense, self._device, own)
-        return Arm(name, model, trains=True, macs=macs)
-
-    def measure(self, arm: Arm) -> HeadCost:
-        """Count and time an arm's head; any rank, alone."""
-        schema = self._dataset.schema
-        width = self._job.model.embedding_dim
-        return measure_head(arm.model.head, schema.num_dense_inputs, len(schema.ids), width)
 
 
 def _register_checkpoint(url: str, state: TrainState) -> None:

@@ -1,12 +1,13 @@
-"""Recommendation models as plain modules: tables in, logits out, no Ray and no torch.distributed."""
+"""Recommendation models as plain modules: tables and a head, no Ray and no torch.distributed."""
 
-from typing import Annotated
+from typing import Annotated, overload
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from raysparse.data.schema import Schema
+from raysparse.errors import ConfigError
 from raysparse.models.autoint import AutoInt, AutoIntConfig
 from raysparse.models.dcn import DCN, DCNConfig
 from raysparse.models.deepfm import DeepFM, DeepFMConfig
@@ -15,6 +16,9 @@ from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.network import NASRec
 from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfig
 from raysparse.models.recommender import Recommender, embedding_tables
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.encoder import SASRec
+from raysparse.models.sequence_recommender import SequenceRecommender, item_table
 from raysparse.models.xdeepfm import XDeepFM, XDeepFMConfig
 
 HandMadeConfig = Annotated[
@@ -22,10 +26,14 @@ HandMadeConfig = Annotated[
 ]
 """Models that were designed by hand."""
 
-ModelConfig = Annotated[
-    DLRMConfig | DeepFMConfig | DCNConfig | AutoIntConfig | XDeepFMConfig | NASRecConfig | NASRecSupernetConfig,
-    Field(discriminator="kind"),
-]
+ClickModelConfig = (
+    DLRMConfig | DeepFMConfig | DCNConfig | AutoIntConfig | XDeepFMConfig | NASRecConfig | NASRecSupernetConfig
+)
+"""Models of whether a row's label is 1."""
+
+ModelConfig = Annotated[ClickModelConfig | SASRecConfig, Field(discriminator="kind")]
+
+AnyRecommender = Recommender | SequenceRecommender
 
 HEADS: dict[str, type[nn.Module]] = {
     "dlrm": DLRM,
@@ -38,11 +46,32 @@ HEADS: dict[str, type[nn.Module]] = {
 }
 
 
-def build_model(config: ModelConfig, schema: Schema, seed: int) -> Recommender:
+@overload
+def build_model(config: ClickModelConfig, schema: Schema, seed: int) -> Recommender: ...
+
+
+@overload
+def build_model(config: SASRecConfig, schema: Schema, seed: int) -> SequenceRecommender: ...
+
+
+def build_model(config: ModelConfig, schema: Schema, seed: int) -> AnyRecommender:
     """Build a model for a data set: tables on `meta`, the head on the CPU with weights drawn from `seed`.
 
-    ConfigError where the config gives the tables' widths, and they do not fit the data set.
+    ConfigError where the model is not one for the data set's task, or where the config gives the tables' widths,
+    and they do not fit the data set.
     """
+    wanted = "next_item" if isinstance(config, SASRecConfig) else "click"
+    if schema.task != wanted:
+        what = {"click": "rows with a label", "next_item": "sequences"}
+        allowed = {"click": ", ".join(HEADS), "next_item": "sasrec"}
+        raise ConfigError(
+            f"model.kind: found {config.kind}, but the data set is of {what[schema.task]}; allowed for such: "
+            f"{allowed[schema.task]}; or give a data set of {what[wanted]} as data.path"
+        )
+    if isinstance(config, SASRecConfig):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return SequenceRecommender(item_table(schema, config.embedding_dim), SASRec(config), config.embedding_dim)
     field_dims = config.field_dims if isinstance(config, NASRecConfig) else None
     tables = embedding_tables(schema, config.embedding_dim, field_dims)
     with torch.random.fork_rng(devices=[]):
@@ -52,4 +81,13 @@ def build_model(config: ModelConfig, schema: Schema, seed: int) -> Recommender:
     return Recommender(tables, head, features, config.embedding_dim)
 
 
-__all__ = ["HEADS", "HandMadeConfig", "ModelConfig", "Recommender", "build_model"]
+__all__ = [
+    "HEADS",
+    "AnyRecommender",
+    "ClickModelConfig",
+    "HandMadeConfig",
+    "ModelConfig",
+    "Recommender",
+    "SequenceRecommender",
+    "build_model",
+]

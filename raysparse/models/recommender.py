@@ -1,8 +1,10 @@
 """A recommender: tables, and a head that makes a logit of what is looked up in them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
+from torchrec.modules.embedding_configs import BaseEmbeddingConfig, EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
@@ -25,6 +27,11 @@ class Recommender(nn.Module):
         self.head = head
         self.features = features
         self.embedding_dim = embedding_dim
+
+    @property
+    def table_configs(self) -> Sequence[BaseEmbeddingConfig]:
+        """Names and sizes of the tables."""
+        return self.tables.embedding_bag_configs()
 
     def forward(self, dense: Tensor, ids: KeyedJaggedTensor) -> Tensor:
         """Return the logits `[B]`."""

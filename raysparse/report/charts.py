@@ -40,12 +40,21 @@ class Chart:
 
 def run_charts(history: History) -> list[Chart]:
     """Draw the charts of a run, in the order of the page; one that has nothing to show is left out."""
+    if history.is_ranking:
+        return [_ranks(history, "ndcg@10", _WIDE), _ranks(history, "hr@10", _HALF), _ranks(history, "mrr@10", _HALF)]
     makers: tuple[Callable[[History], Chart | None], ...] = (_gap, _auc, _calibration, _macs, _churn, _speed)
     charts = [chart for make in makers if (chart := make(history)) is not None]
     charts += [chart for arm in history.arms if (chart := _kept(history, arm)) is not None]
     num_halves = sum(not chart.wide for chart in charts)
     # two halves a line: the last chart fills whatever is left of one
     return [_normalized_entropy(history), *charts, _days(history, _HALF if num_halves % 2 else _WIDE)]
+
+
+def _ranks(history: History, metric: str, size: tuple[float, float]) -> Chart:
+    """A metric of next items over the days; of epochs, the test stands at the end."""
+    title = metric.upper()
+    panel = Panel(title, _arm_lines(history, metric), from_zero=True)
+    return _chart(history, f"{title} among all items, higher is better", [panel], size)
 
 
 def relative_gap(values: Floats, reference: Floats) -> Floats:

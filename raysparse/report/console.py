@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
+from raysparse.report import ranking
 from raysparse.report.number_text import (
     MISSING,
     counted,
@@ -19,6 +20,7 @@ from raysparse.report.number_text import (
 from raysparse.report.plan_table import plan_lines
 from raysparse.report.printer import GAP, Bar, Printer, aligned, cut
 from raysparse.report.time_left import TimeLeft
+from raysparse.train.ranking_summary import is_ranking
 
 LINE_INTERVAL_S = 10.0
 """Least seconds between progress lines where there is no terminal."""
@@ -103,9 +105,9 @@ class Console:
         arms = [record["arm"] for record in records]
         if arms != self._arms or self._days_under_header == ROWS_PER_HEADER:
             self._arms, self._days_under_header = arms, 0
-            self._printer.table(_day_header(arms), [])
+            self._printer.table(ranking.day_header(arms) if is_ranking(records[0]) else _day_header(arms), [])
         self._days_under_header += 1
-        self._printer.line(_day_line(records))
+        self._printer.line(ranking.day_line(records) if is_ranking(records[0]) else _day_line(records))
 
     def finish(self, summary: Mapping[str, Any], run_folder: str, report: str) -> None:
         """Print what the run came to, and where it lies; `summary` as in `summary.json`."""
@@ -116,9 +118,10 @@ class Console:
         self._printer.line("")
         time_text = f" in {duration(summary['seconds'])}" if summary.get("seconds") is not None else ""
         self._printer.line(f"{summary.get('status', 'finished')}{time_text}: {', '.join(totals)}", style="bold")
-        arms = list(summary.get("arms", {}).items())
+        arms: Mapping[str, Any] = summary.get("arms", {})
         if arms:
-            table = _arm_table(arms)
+            ranked = any("ndcg@10" in means for means in arms.values())
+            table = ranking.arm_table(arms) if ranked else _arm_table(list(arms.items()))
             self._printer.table(table[:1], table[1:])
         self._printer.line(f"run folder {run_folder}")
         self._printer.line(f"report     {report}")

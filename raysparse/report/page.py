@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from raysparse.report import ranking
 from raysparse.report.charts import run_charts
 from raysparse.report.elements import Column, Grid, Row, Tile, figures_of, grid_of_tree, render, status_class
 from raysparse.report.number_text import (
@@ -54,13 +55,13 @@ def render_page(run: Run, folder_name: str) -> str:
         "status_parts": list(_status_parts(history, summary)),
         "missing": run.missing,
         "tiles": [tile for tile in _tiles(run) if tile.value != MISSING],
-        "arms": _arm_grid(run),
-        "arms_note": _arms_note(run),
+        "arms": ranking.arm_grid(history) if history.is_ranking else _arm_grid(run),
+        "arms_note": ranking.arms_note(history) if history.is_ranking else _arms_note(run),
         "charts": figures_of(run_charts(history)),
         "warm_up": _warm_up_note(history),
         "plan": _plan_grid(plan_lines(run.plan)) if run.plan else None,
         "all_tables": _plan_grid(plan_lines(run.plan, group=False)) if grouped else None,
-        "every_day": _day_grid(history),
+        "every_day": ranking.day_grid(history) if history.is_ranking else _day_grid(history),
         "run": grid_of_tree(summary),
         "job": run.job,
     }

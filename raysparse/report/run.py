@@ -11,13 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysparse.errors import DataError
+from raysparse.train.ranking_summary import RANKING_METRICS
 from raysparse.train.run_folder import HISTORY, JOB, PLAN, SUMMARY, RunFolder
 from raysparse.train.summary import arms_in_order, summarize
 
-SCORES = ("ne", "auc", "log_loss", "calibration")
+SCORES = ("ne", "auc", "log_loss", "calibration", *RANKING_METRICS)
 """What a warm-up day does not count for."""
-NUMBERS = (*SCORES, "base_rate", "best_ne", "macs", "churn", "samples_per_s", "score_samples_per_s", "train_seconds")
+NUMBERS = (
+    *SCORES,
+    "base_rate",
+    "best_ne",
+    "targets",
+    "macs",
+    "churn",
+    "trained_rows",
+    "samples_per_s",
+    "score_samples_per_s",
+    "train_seconds",
+)
 _REQUIRED = ("base_rate", "log_loss")
+_OF_SOME = ("targets", "trained_rows", *RANKING_METRICS)
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +43,8 @@ class DayRecord:
     arm: str
     rows: int
     numbers: Mapping[str, float | None]
-    """Value of each of `NUMBERS`; None where the day gave none. Base rate and log loss are always there."""
+    """Value of each of `NUMBERS`; None where the day gave none. Base rate and log loss are always there, or the ranks'
+    metrics."""
     warm_up: bool
     swapped: bool | None = None
     """On the first day under a mask, whether it took another one's place; None on all other days."""
@@ -54,6 +68,11 @@ class History:
         arm_position = {arm: position for position, arm in enumerate(self.arms)}
         self.records = sorted(records, key=lambda record: (record.day, arm_position[record.arm]))
         self._day_position = {day: position for position, day in enumerate(self.days)}
+
+    @cached_property
+    def is_ranking(self) -> bool:
+        """Whether next items were predicted, not labels."""
+        return any(record.numbers.get("targets") is not None for record in self.records)
 
     def series(self, arm: str, name: str) -> Floats:
         """Values of one of `NUMBERS` over the days, `[num_days]`; NaN where missing, and for scores of warm-up days."""
@@ -122,7 +141,11 @@ class History:
                     "rows": record.rows,
                     "warm_up": record.warm_up,
                     "swapped": record.swapped,
-                    **record.numbers,
+                    **{
+                        name: number
+                        for name, number in record.numbers.items()
+                        if name not in _OF_SOME or number is not None
+                    },
                     "train_seconds": record.numbers["train_seconds"] or 0.0,
                 }
                 for record in self.records
@@ -239,7 +262,8 @@ def _record(tree: Mapping[str, Any], origin: str) -> DayRecord:
     if not _is_count(tree.get("rows")):
         raise DataError(f"{origin}: rows: found {json.dumps(tree.get('rows'))}; allowed: a whole number, 0 or more")
     numbers = {name: _number(tree, name, origin) for name in NUMBERS}
-    for name in _REQUIRED:
+    required = RANKING_METRICS if "targets" in tree else _REQUIRED
+    for name in required:
         if numbers[name] is None:
             raise DataError(f"{origin}: {name}: found {json.dumps(tree.get(name))}; allowed: a number")
     swapped = tree.get("swapped")

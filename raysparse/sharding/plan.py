@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
@@ -14,7 +15,8 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan, ModuleSharde
 
 from raysparse.config import Config
 from raysparse.errors import ConfigError, PlanError
-from raysparse.models import Recommender
+from raysparse.models import AnyRecommender, Recommender, SequenceRecommender
+from raysparse.sharding.optimizer import SparseOptimizerConfig, fused_parameters
 
 ShardingKind = Literal["table_wise", "row_wise", "column_wise", "data_parallel"]
 
@@ -37,8 +39,9 @@ class ShardingConfig(Config):
     default: ShardingKind | Literal["auto"] = "auto"
     """Sharding of the tables not named below; auto: table-wise or row-wise, which give the same numbers
     (column-wise changes what row-wise Adagrad computes, so it is only taken when named). A table with too few
-    rows for a share on every rank is table-wise even where the default is row-wise. On GPUs TorchRec's
-    planner chooses; on the CPU, which it cannot estimate, row-wise is only for tables that fit in no other way."""
+    rows for a share on every rank is table-wise even where the default is row-wise. On GPUs TorchRec's planner
+    chooses; on the CPU, which it cannot estimate, row-wise is only for tables that fit in no other way, and for the one
+    table of a sequence model."""
     tables: dict[str, TableShardingConfig] = {}
     """Sharding of single tables, by name."""
     memory_per_worker_gib: float | None = Field(default=None, gt=0)
@@ -62,16 +65,33 @@ class PlannedTable(Config):
 
 
 class TableSharder(EmbeddingBagCollectionSharder):
-    """TorchRec's sharder, which refuses row-wise tables on the CPU although they work there."""
+    """TorchRec's sharder of pooled tables, which refuses row-wise ones on the CPU although they work there."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         """Kinds of sharding that may be planned."""
         return [ShardingType[kind.upper()].value for kind in ("table_wise", "row_wise", "column_wise", "data_parallel")]
 
 
+class SequenceTableSharder(EmbeddingCollectionSharder):
+    """TorchRec's sharder of tables that are looked up item by item; its copied ones give a row per sequence (1.8)."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        """Kinds of sharding that may be planned."""
+        return [ShardingType[kind.upper()].value for kind in ("table_wise", "row_wise", "column_wise")]
+
+
+Sharder = TableSharder | SequenceTableSharder
+
+
+def build_sharder(model: AnyRecommender, config: SparseOptimizerConfig) -> Sharder:
+    """Make the sharder of a model's kind of tables, which learn as `config` says."""
+    kind = TableSharder if isinstance(model, Recommender) else SequenceTableSharder
+    return kind(fused_params=fused_parameters(config))
+
+
 def make_plan(
-    model: Recommender,
-    sharder: TableSharder,
+    model: AnyRecommender,
+    sharder: Sharder,
     config: ShardingConfig,
     topology: Topology,
     *,
@@ -84,7 +104,11 @@ def make_plan(
     is named does not exist.
     """
     both: list[ShardingKind] = ["table_wise", "row_wise"]
-    attempts = [both] if topology.compute_device == "cuda" else [["table_wise"], both]
+    attempts: list[list[ShardingKind]] = [both] if topology.compute_device == "cuda" else [["table_wise"], both]
+    if isinstance(model, SequenceRecommender):
+        _refuse_copies(config)
+        if topology.world_size > 1:
+            attempts = [["row_wise"]]  # its one table lies on all ranks, which then share the scoring
     plan: ShardingPlan | None = None
     fault: Exception | None = None
     for automatic in attempts:
@@ -116,7 +140,7 @@ def topology_of(world_size: int, local_world_size: int, device: torch.device, co
 
 
 def describe_plan(
-    model: Recommender, plan: ShardingPlan, state_bytes_per_row: Callable[[int], int]
+    model: AnyRecommender, plan: ShardingPlan, state_bytes_per_row: Callable[[int], int]
 ) -> list[PlannedTable]:
     """The plan as a person reads it, a line per table in the order of the schema.
 
@@ -124,7 +148,7 @@ def describe_plan(
     """
     tables = cast(EmbeddingModuleShardingPlan, plan.plan["tables"])
     lines: list[PlannedTable] = []
-    for config in model.tables.embedding_bag_configs():
+    for config in model.table_configs:
         sharding = tables[config.name]
         spec = sharding.sharding_spec
         shards: list[Any] = getattr(spec, "shards", None) or []
@@ -147,10 +171,19 @@ def describe_plan(
     return lines
 
 
+def _refuse_copies(config: ShardingConfig) -> None:
+    for key, kind in (("default", config.default), *((f"tables.{n}.kind", t.kind) for n, t in config.tables.items())):
+        if kind == "data_parallel":
+            raise ConfigError(
+                f"sharding.{key}: found 'data_parallel', which TorchRec (1.8) looks up by sequence, not by item; "
+                "allowed for a sequence model: 'auto', 'table_wise', 'row_wise', 'column_wise'"
+            )
+
+
 def _constraints(
-    model: Recommender, config: ShardingConfig, automatic: list[ShardingKind], world_size: int
+    model: AnyRecommender, config: ShardingConfig, automatic: list[ShardingKind], world_size: int
 ) -> dict[str, ParameterConstraints]:
-    tables = {table.name: table for table in model.tables.embedding_bag_configs()}
+    tables = {table.name: table for table in model.table_configs}
     unknown = sorted(set(config.tables) - set(tables))
     if unknown:
         raise ConfigError(f"sharding.tables names {', '.join(unknown)}; the tables are {', '.join(tables)}")
@@ -191,10 +224,10 @@ def _leaves_a_rank_empty(rows: int, world_size: int) -> bool:
     return (world_size - 1) * math.ceil(rows / world_size) >= rows
 
 
-def _explain(model: Recommender, topology: Topology, error: Exception) -> str:
+def _explain(model: AnyRecommender, topology: Topology, error: Exception) -> str:
     device = topology.devices[0].storage
     available = device.hbm if topology.compute_device == "cuda" else device.ddr
-    tables = sorted(model.tables.embedding_bag_configs(), key=lambda t: -t.num_embeddings * t.embedding_dim)
+    tables = sorted(model.table_configs, key=lambda t: -t.num_embeddings * t.embedding_dim)
     needed = sum(4 * table.num_embeddings * table.embedding_dim for table in tables)
     largest = ", ".join(
         f"{table.name} ({4 * table.num_embeddings * table.embedding_dim / GIB:.2f} GiB)" for table in tables[:3]

@@ -3,6 +3,7 @@
 The view does not depend on the plan: a checkpoint made of it loads into any other plan and number of ranks.
 """
 
+import functools
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torchrec.distributed.embedding import ShardedEmbeddingCollection
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 
 from raysparse.sharding.global_tensor import GlobalTensor, Piece
@@ -40,7 +42,7 @@ class ShardedTables:
 
     def __init__(
         self,
-        module: ShardedEmbeddingBagCollection,
+        module: ShardedEmbeddingBagCollection | ShardedEmbeddingCollection,
         shapes: dict[str, tuple[int, int]],
         column_bounds: dict[str, tuple[int, ...]],
         config: SparseOptimizerConfig,
@@ -78,6 +80,9 @@ class ShardedTables:
     def _states_of(self, embeddings: Any) -> list[dict[str, Tensor]]:
         weights = embeddings.split_embedding_weights()
         if not hasattr(embeddings, "split_optimizer_states"):
+            if isinstance(self.module, ShardedEmbeddingCollection):
+                # The kernel sums over bags on the CPU although it is told not to (FBGEMM 1.8).
+                embeddings.forward = functools.partial(_look_up_each, embeddings)
             optimizers = [UnfusedTableOptimizer(self.config, weight) for weight in weights]
             self._unfused.append((embeddings, optimizers))
             return [optimizer.states for optimizer in optimizers]
@@ -91,11 +96,14 @@ class ShardedTables:
         ]
 
     @torch.no_grad()
-    def initialize(self, seed: int) -> None:
-        """Draw every weight from (seed, table, row), uniform within 1/sqrt(rows): the same under every plan."""
+    def initialize(self, seed: int, bound: float | None = None) -> None:
+        """Draw every weight from (seed, table, row), uniform within `bound`: the same under every plan.
+
+        Without a bound it is 1/sqrt(rows), as in DLRM.
+        """
         for shard in self.shards:
             rows, columns = self.shapes[shard.table]
-            bound = rows**-0.5
+            within = rows**-0.5 if bound is None else bound
             for block in range(shard.first_row // _ROWS_PER_DRAW, rows // _ROWS_PER_DRAW + 1):
                 start = block * _ROWS_PER_DRAW
                 first = max(shard.first_row, start)
@@ -103,7 +111,7 @@ class ShardedTables:
                 if first >= last:
                     break
                 generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{shard.table}/{block}".encode()))
-                drawn = torch.empty(_ROWS_PER_DRAW, columns).uniform_(-bound, bound, generator=generator)
+                drawn = torch.empty(_ROWS_PER_DRAW, columns).uniform_(-within, within, generator=generator)
                 box = drawn[first - start : last - start]
                 box = box[:, shard.first_column : shard.first_column + shard.weight.shape[1]]
                 shard.weight[first - shard.first_row : last - shard.first_row].copy_(box)
@@ -185,7 +193,16 @@ class ShardedTables:
             target.copy_((whole @ weights).unsqueeze(1))
 
 
-def _kernels(module: ShardedEmbeddingBagCollection) -> Iterator[tuple[Any, bool]]:
+def _look_up_each(embeddings: Any, indices: Tensor, offsets: Tensor) -> Tensor:
+    """Return the row of each index, feature after feature; a kernel's tables, or column shards, are of one width."""
+    width = embeddings.split_embedding_weights()[0].shape[1]
+    first_rows = embeddings.weights_offsets // width  # of each feature's table
+    ends = offsets[:: (len(offsets) - 1) // len(first_rows)]
+    shifts = torch.repeat_interleave(first_rows, ends.diff())
+    return nn.functional.embedding(indices + shifts, embeddings.weights.view(-1, width))
+
+
+def _kernels(module: ShardedEmbeddingBagCollection | ShardedEmbeddingCollection) -> Iterator[tuple[Any, bool]]:
     """Yield each kernel, and whether every rank holds a copy of its tables."""
     for position, lookup in enumerate(module._lookups):
         copied = isinstance(lookup, DistributedDataParallel)

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
-from raysparse.data.batch import Batch
-from raysparse.sharding.child import ChildModel, OwnTables
+from raysparse.sharding.child import OwnTables
 from raysparse.sharding.global_tensor import GlobalTensor
 from raysparse.sharding.head import ReadShapes
 from raysparse.sharding.model import ShardedModel
@@ -19,7 +17,7 @@ TRAINED = "trained"
 
 
 class ArmModel(Protocol):
-    """What the loop asks of a model; ShardedModel has tables of its own, ChildModel reads its parent's."""
+    """What the loop asks of a model; ShardedWeights has tables of its own, ChildModel reads its parent's."""
 
     @property
     def column_bounds(self) -> Mapping[str, tuple[int, ...]]:
@@ -29,10 +27,6 @@ class ArmModel(Protocol):
     @property
     def head(self) -> nn.Module:
         """The dense part."""
-        ...
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return this rank's logits `[B]`; all ranks together."""
         ...
 
     def step(self, loss: Tensor, num_steps: int) -> None:
@@ -66,15 +60,8 @@ class Arm:
     """Share of a child's target that its parent's prediction takes; the label has the rest."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the history says about it beside its scores."""
-
-    def loss_sum(self, batch: Batch) -> Tensor:
-        """Predict this rank's rows and return the sum of their losses."""
-        targets = batch.labels
-        if self.teacher:
-            assert isinstance(self.model, ChildModel)
-            targets = targets.lerp(self.model.parent.forward(batch).detach().sigmoid(), self.teacher)
-        logits = self.model.forward(batch)
-        return binary_cross_entropy_with_logits(logits, targets, batch.weights, reduction="sum")
+    rests: bool = False
+    """Whether it is neither scored nor trained for now."""
 
 
 class ArmFactory(Protocol):

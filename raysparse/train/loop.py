@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from raysparse.train.callback import Callback
-from raysparse.train.metrics import DayMetrics
 from raysparse.train.schedule import ScheduleConfig, learning_rate_factor
 from raysparse.train.state import TrainState
 from raysparse.train.step_watch import StepWatch
@@ -27,7 +26,8 @@ def fit(state: TrainState, callbacks: Sequence[Callback], schedule: ScheduleConf
             state.records = _score_day(state, callbacks, warm_up_days)
             for callback in callbacks:
                 callback.scored(state)
-        _train_day(state, callbacks, schedule)
+        if not state.stopped:
+            _train_day(state, callbacks, schedule)
         _close_day(state)
         for callback in callbacks:
             callback.day_end(state)
@@ -38,17 +38,15 @@ def fit(state: TrainState, callbacks: Sequence[Callback], schedule: ScheduleConf
 
 def _score_day(state: TrainState, callbacks: Sequence[Callback], warm_up_days: int) -> list[dict[str, Any]]:
     started = time.perf_counter()
-    metrics = {arm.name: DayMetrics(state.device) for arm in state.arms}
+    arms = [arm for arm in state.arms if not arm.rests]
+    metrics = {arm.name: state.task.metrics() for arm in arms}
     watch = StepWatch()
     rows_done = 0
     with torch.no_grad():
-        for batch in state.stream.batches(state.day):
+        for batch in state.stream.scored_batches(state.day):
             batch = batch.to(state.device)
             state.row_weights = batch.weights
-            state.row_losses = {
-                arm.name: metrics[arm.name].update(arm.model.forward(batch), batch.labels, batch.weights)
-                for arm in state.arms
-            }
+            state.row_losses = {arm.name: metrics[arm.name].update(arm, batch) for arm in arms}
             watch.check()
             losses = {name: row_losses.sum() for name, row_losses in state.row_losses.items()}
             watch.send(losses, state.day.day, batch.index, save_requested=False)
@@ -62,14 +60,14 @@ def _score_day(state: TrainState, callbacks: Sequence[Callback], warm_up_days: i
         {
             "day": state.day.day,
             "arm": arm.name,
-            **computed[arm.name].model_dump(),
+            **computed[arm.name],
             "best_ne": state.day.best_ne,
             "warm_up": state.position.day_index < warm_up_days,
             "macs": arm.macs,
             **arm.facts,
-            "score_samples_per_s": state.day.rows / seconds,
+            "score_samples_per_s": rows_done / seconds,
         }
-        for arm in state.arms
+        for arm in arms
     ]
 
 
@@ -99,8 +97,8 @@ def _train_step(state: TrainState, watch: StepWatch, factor: float) -> None:
     position = state.position
     # Whatever a model draws follows from (seed, step, rank): there is no random state to save.
     torch.manual_seed(hash((state.seed, position.num_steps, state.stream.rank)) & 0x7FFFFFFF)
-    trained = [arm for arm in state.arms if arm.trains]
-    losses = {arm.name: arm.loss_sum(batch) for arm in trained}
+    trained = [arm for arm in state.arms if arm.trains and not arm.rests]
+    losses = {arm.name: state.task.loss_sum(arm, batch, position.num_steps) for arm in trained}
     state.save_agreed = watch.check()
     watch.send(losses, state.day.day, batch.index, save_requested=state.save_requested)
     position.num_steps += 1
@@ -112,9 +110,13 @@ def _train_step(state: TrainState, watch: StepWatch, factor: float) -> None:
 
 
 def _close_day(state: TrainState) -> None:
+    rows = 0 if state.stopped else state.day.rows
     for record in state.records:
-        record["samples_per_s"] = state.day.rows / state.train_seconds if state.train_seconds else None
+        record["trained_rows"] = rows
+        record["samples_per_s"] = rows / state.train_seconds if rows and state.train_seconds else None
         record["train_seconds"] = state.train_seconds
     state.train_seconds = 0.0
-    state.position.day_index += 1
+    last = len(state.days) - 1
+    state.position.day_index = max(state.position.day_index + 1, last if state.stopped else 0)
     state.position.batch = 0
+    state.stopped = False

@@ -10,6 +10,7 @@ from raysparse.data.batch import Batch
 from raysparse.data.dataset import Day
 from raysparse.data.stream import DayStream
 from raysparse.train.arm import Arm, ArmFactory
+from raysparse.train.task import Task
 
 
 @dataclass
@@ -32,6 +33,7 @@ class TrainState:
     stream: DayStream
     arms: list[Arm]
     make_arm: ArmFactory
+    task: Task
     seed: int
     device: torch.device
     position: Position = field(default_factory=Position)
@@ -49,6 +51,8 @@ class TrainState:
     """Set on every rank after the same step."""
     batch: Batch | None = None
     """Batch of the step that has just ended."""
+    stopped: bool = False
+    """Set on every rank once a day is scored: it is not learned, and the run goes on with its last day."""
 
     @property
     def day(self) -> Day:

@@ -5,6 +5,7 @@ from importlib import metadata
 from typing import Any
 
 from raysparse.train.metrics import normalized_entropy
+from raysparse.train.ranking_summary import is_ranking, ranking_means
 
 DENSE = "trained"
 """`train.arm.TRAINED`, without the 2 s that importing it takes."""
@@ -22,21 +23,25 @@ def summarize(history: list[dict[str, Any]]) -> dict[str, Any]:
     is the NE of all these days as one: their log loss over the entropy of their common base rate. `ne_gap_percent`
     is the mean over the arm's days of its NE relative to the dense arm's on the same day, and
     `ne_gap_percent_last_half` that of the days in the last half of the stream. Without an arm `trained` the first
-    one stands for the dense one. Arms that are trained but not served (`shadow`) are left out.
+    one stands for the dense one. Arms that are trained but not served (`shadow`) are left out. Of a sequence model see
+    `ranking_means`.
     """
     served = [record for record in history if not record.get("shadow")]
     arms = arms_in_order(record["arm"] for record in served)
     of_arm = {arm: [record for record in served if record["arm"] == arm] for arm in arms}
     dense = of_arm[arms[0]] if arms else []
     seconds = sum(record["train_seconds"] for record in dense)
-    rows = sum(record["rows"] for record in dense)
+    rows = sum(record.get("trained_rows", record["rows"]) for record in dense)
     return {
         "days": len(dense),
+        "last_day": history[-1]["day"] if history else None,
         "rows": rows,
         "train_seconds": seconds,
         "samples_per_s": rows / seconds if seconds else None,
         "arms": {
-            arm: {**_means(records), **_gaps(records, dense), **_structure(records, dense)}
+            arm: ranking_means(records)
+            if any(map(is_ranking, records))
+            else {**_means(records), **_gaps(records, dense), **_structure(records, dense)}
             for arm, records in of_arm.items()
         },
     }

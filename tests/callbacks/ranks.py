@@ -11,11 +11,12 @@ from raysparse.callbacks import CheckpointConfig, Checkpointing, History
 from raysparse.callbacks.row_pruning import RowPruning, RowPruningConfig
 from raysparse.data.dataset import Dataset
 from raysparse.data.stream import DayStream
-from raysparse.launch.worker import ArmBuilder
+from raysparse.launch.arms import ArmBuilder
 from raysparse.sharding.model import ShardedModel
 from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.checkpoint import CheckpointFolder, restore
+from raysparse.train.click import ClickTask
 from raysparse.train.loop import fit
 from raysparse.train.run_folder import RunFolder
 from raysparse.train.state import TrainState
@@ -75,6 +76,7 @@ def run_pruned(data: str, folder: str, changes: dict[str, Any], save_at: int = 0
         stream=DayStream(dataset, job.data, job.seed, dist.get_rank(), dist.get_world_size()),
         arms=[builder(TRAINED, trains=True)],
         make_arm=builder,
+        task=ClickTask(torch.device("cpu")),
         seed=job.seed,
         device=torch.device("cpu"),
     )

@@ -10,8 +10,8 @@ from raysparse.data.dataset import Dataset
 from raysparse.data.stream import DayStream
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import TrainJob, dump_job
+from raysparse.launch.arms import ArmBuilder
 from raysparse.launch.first_weights import check_source, take_first_weights
-from raysparse.launch.worker import ArmBuilder
 from raysparse.models.nasrec.canonical import canonical
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.menu import CTRSpaceConfig

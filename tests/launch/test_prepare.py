@@ -21,6 +21,7 @@ from raysparse.data.sources.table import DayColumn, IdColumn, LabelColumn, Table
 from raysparse.data.staging import UNFINISHED
 from raysparse.errors import DataError
 from raysparse.launch import prepare as prepare_module
+from raysparse.launch import tasks
 from raysparse.launch.prepare import prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -111,11 +112,12 @@ def test_same_bytes_whatever_the_tasks_at_a_time_and_their_order(
     cut_in_spans(monkeypatch, 3000)
     config = write_criteo(tmp_path / "raw", 60, {5: "bad", 31: "worse"})
     prepare(config, str(tmp_path / "two"))
-    items, run = prepare_module._items, prepare_module._run
-    monkeypatch.setattr(prepare_module, "_items", lambda every: items(every).repartition(1))
+    items, run = tasks.task_items, tasks.run_tasks
+    for module in (tasks, prepare_module):
+        monkeypatch.setattr(module, "task_items", lambda every: items(every).repartition(1))
     prepare(config, str(tmp_path / "one"))
     for order in (list, lambda results: list(results)[::-1]):
-        monkeypatch.setattr(prepare_module, "_run", lambda *call, order=order: iter(order(run(*call))))
+        monkeypatch.setattr(prepare_module, "run_tasks", lambda *call, order=order: iter(order(run(*call))))
         prepare(config, str(tmp_path / "last first"), overwrite=True)
         assert digests(tmp_path / "one") == digests(tmp_path / "last first")
     assert digests(tmp_path / "two") == digests(tmp_path / "one")

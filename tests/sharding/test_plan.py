@@ -1,11 +1,27 @@
 import pytest
 import torch
 
+from raysparse.data.schema import sequence_schema
 from raysparse.errors import ConfigError, PlanError
 from raysparse.models import build_model
 from raysparse.models.dlrm import DLRMConfig
-from raysparse.sharding.optimizer import RowWiseAdagradConfig, SparseAdamConfig, fused_parameters, state_bytes_per_row
-from raysparse.sharding.plan import PlannedTable, ShardingConfig, TableSharder, describe_plan, make_plan, topology_of
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.sharding.optimizer import (
+    RowWiseAdagradConfig,
+    SparseAdamConfig,
+    SparseSGDConfig,
+    fused_parameters,
+    state_bytes_per_row,
+)
+from raysparse.sharding.plan import (
+    PlannedTable,
+    ShardingConfig,
+    TableSharder,
+    build_sharder,
+    describe_plan,
+    make_plan,
+    topology_of,
+)
 from tests.sharding.ranks import SCHEMA
 
 
@@ -65,3 +81,17 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
 def test_state_takes_a_number_per_row_or_per_weight():
     assert state_bytes_per_row(RowWiseAdagradConfig(), 16) == 4
     assert state_bytes_per_row(SparseAdamConfig(), 16) == 2 * 16 * 4
+
+
+def test_the_table_of_a_sequence_model_lies_on_all_ranks_and_is_not_copied():
+    model = build_model(SASRecConfig(), sequence_schema(100), 1)
+    sparse = SparseSGDConfig()
+    for world_size, expected in ((1, "table_wise"), (3, "row_wise")):
+        topology = topology_of(world_size, world_size, torch.device("cpu"), ShardingConfig())
+        plan = make_plan(model, build_sharder(model, sparse), ShardingConfig(), topology)
+        (line,) = describe_plan(model, plan, lambda width: state_bytes_per_row(sparse, width))
+        assert (line.sharding, line.ranks) == (expected, tuple(range(world_size)))
+    for tree in ({"default": "data_parallel"}, {"tables": {"item": {"kind": "data_parallel"}}}):
+        config = ShardingConfig.model_validate(tree)
+        with pytest.raises(ConfigError, match=r"sharding\..*: found 'data_parallel', which TorchRec"):
+            make_plan(model, build_sharder(model, sparse), config, topology_of(2, 2, torch.device("cpu"), config))

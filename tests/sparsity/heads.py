@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from raysparse.cost.record import cost_of
 from raysparse.data.schema import DenseFeature, IdFeature, Schema
-from raysparse.models import ModelConfig, Recommender, build_model
+from raysparse.models import ClickModelConfig, Recommender, build_model
 from raysparse.models.autoint import AutoIntConfig
 from raysparse.models.dcn import DCNConfig
 from raysparse.models.deepfm import DeepFMConfig
@@ -20,7 +20,7 @@ IDS = tuple(IdFeature(name=name, rows=10) for name in ("a", "b", "c", "d"))
 WITH_DENSE = Schema(dense=(DenseFeature(name="x"), DenseFeature(name="y", optional=True)), ids=IDS)
 WITHOUT_DENSE = Schema(ids=IDS)
 
-CASES: dict[str, tuple[ModelConfig, Schema]] = {
+CASES: dict[str, tuple[ClickModelConfig, Schema]] = {
     "dlrm": (DLRMConfig(embedding_dim=4, bottom=(6,), top=(8, 5)), WITH_DENSE),
     "dlrm, no dense": (DLRMConfig(embedding_dim=4, bottom=(6,), top=(8, 5)), WITHOUT_DENSE),
     "dlrm, no hidden": (DLRMConfig(embedding_dim=4, bottom=(), top=()), WITH_DENSE),
@@ -75,7 +75,7 @@ def random_masks(layout: Layout, seed: int) -> Masks:
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-def batch_of(config: ModelConfig, schema: Schema, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
+def batch_of(config: ClickModelConfig, schema: Schema, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
     """Dense features, pooled embeddings and labels of 16 rows."""
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(16, schema.num_dense_inputs, generator=generator, dtype=dtype)

@@ -12,9 +12,9 @@ from raysparse.callbacks import CheckpointConfig, Checkpointing, History, build_
 from raysparse.config import Tree
 from raysparse.data.dataset import Dataset
 from raysparse.data.selection import select_days
-from raysparse.data.stream import DayStream
 from raysparse.job import TrainJob, check_train_job
-from raysparse.launch.worker import ArmBuilder
+from raysparse.launch.arms import ArmBuilder
+from raysparse.launch.task import stream_of, task_of
 from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.checkpoint import CheckpointFolder, restore
@@ -69,10 +69,11 @@ def run_job(job: TrainJob, extra: Sequence[Callback] = (), stop: bool = False) -
     dataset = Dataset.open(job.data.path)
     builder = ArmBuilder(job, dataset, torch.device("cpu"), dist.get_world_size())
     state = TrainState(
-        days=select_days(dataset, job.data.first_day, job.data.last_day),
-        stream=DayStream(dataset, job.data, job.seed, dist.get_rank(), dist.get_world_size()),
+        days=select_days(dataset, job.data.first_day, job.data.last_day, job.data.epochs),
+        stream=stream_of(job, dataset, dist.get_rank(), dist.get_world_size()),
         arms=[builder(TRAINED, trains=True)],
         make_arm=builder,
+        task=task_of(job, dataset, torch.device("cpu")),
         seed=job.seed,
         device=torch.device("cpu"),
     )

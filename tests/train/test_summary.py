@@ -70,4 +70,11 @@ def test_size_swaps_and_churn():
 
 
 def test_a_history_without_days_has_no_arms():
-    assert summarize([]) == {"days": 0, "rows": 0, "train_seconds": 0, "samples_per_s": None, "arms": {}}
+    assert summarize([]) == {
+        "days": 0,
+        "last_day": None,
+        "rows": 0,
+        "train_seconds": 0,
+        "samples_per_s": None,
+        "arms": {},
+    }

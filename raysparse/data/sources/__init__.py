@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from raysparse.data.drift import DriftConfig
+from raysparse.data.sequences.config import GeneratedSequencesConfig, SequencesConfig
 from raysparse.data.sources.avazu import Avazu, AvazuConfig
 from raysparse.data.sources.criteo import Criteo1tb, Criteo1tbConfig, CriteoKaggle, CriteoKaggleConfig
 from raysparse.data.sources.flights import Flights, FlightsConfig
@@ -19,7 +20,9 @@ FileConfig = (
 )
 """Sources that read files."""
 
-PrepareConfig = Annotated[FileConfig | DriftConfig, Field(discriminator="source")]
+PrepareConfig = Annotated[
+    FileConfig | DriftConfig | SequencesConfig | GeneratedSequencesConfig, Field(discriminator="source")
+]
 """What `prepare` can make a data set of."""
 
 SOURCES: dict[str, Callable[..., Source]] = {

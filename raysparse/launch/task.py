@@ -1,0 +1,32 @@
+"""What a job's ranks read and learn: the stream of days, and the task."""
+
+import torch
+
+from raysparse.data.dataset import Dataset
+from raysparse.data.epoch_stream import EpochStream
+from raysparse.data.item_counts import read_item_counts
+from raysparse.data.stream import DayStream
+from raysparse.job import TrainJob
+from raysparse.models.sasrec.config import SampledSoftmaxConfig, SASRecConfig
+from raysparse.train.click import ClickTask
+from raysparse.train.item_draws import ItemDraws
+from raysparse.train.next_item import NextItemTask
+from raysparse.train.task import Task
+
+
+def stream_of(job: TrainJob, dataset: Dataset, rank: int = 0, world_size: int = 1) -> DayStream:
+    """Open a rank's share of what the job reads."""
+    kind = DayStream if job.data.epochs is None else EpochStream
+    return kind(dataset, job.data, job.seed, rank, world_size, job.ranking.max_rows)
+
+
+def task_of(job: TrainJob, dataset: Dataset, device: torch.device) -> Task:
+    """Return what the job's models learn; DataError where items are drawn by counts that the data set has not."""
+    if not isinstance(job.model, SASRecConfig):
+        return ClickTask(device)
+    loss = job.model.loss
+    by_counts = "popular" in job.ranking.sampled
+    by_counts |= isinstance(loss, SampledSoftmaxConfig) and loss.negatives == "popular"
+    num_items = dataset.schema.ids[0].rows - 1
+    draws = ItemDraws(num_items, read_item_counts(dataset) if by_counts else None, job.seed)
+    return NextItemTask(job.model, job.ranking, draws)

@@ -1,0 +1,92 @@
+"""Self-attention over jagged sequences: softmax, and linear (LinRec, SIGIR 2023)."""
+
+import fbgemm_gpu  # noqa: F401  # registers torch.ops.fbgemm
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import elu, scaled_dot_product_attention
+
+from raysparse.models.sasrec.jagged import Bucket, by_bucket, lengths_of
+
+CHUNK = 64
+"""Items of linear attention that are computed against each other; those before come as one state."""
+
+_EPS = 1e-6
+
+
+class CausalAttention(nn.Module):
+    """Multi-head attention in which an item sees itself and what came before: `[T, D]` to `[T, D]`.
+
+    Sequences are padded at the end, in buckets of like length, so that with a causal order no item ever sees padding.
+    """
+
+    def __init__(self, width: int, num_heads: int, kind: str, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.kind = kind
+        self.dropout = dropout
+        # Queries, keys and values read the same items: one matrix, rows in this order, head by head.
+        self.project = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, values: Tensor, buckets: list[Bucket]) -> Tensor:
+        """Return what each item takes from those before it; `buckets` are those of the sequences."""
+        if not buckets:
+            return values
+        return self.out(by_bucket(buckets, self.project(values), self._attend))
+
+    def _attend(self, projected: Tensor, bucket: Bucket) -> Tensor:
+        query, key, value = (
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2)
+        )
+        if self.kind == "linear":
+            attended = causal_linear(query, key, value)
+        else:
+            dropped = self.dropout if self.training else 0.0
+            attended = scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
+        return attended.transpose(1, 2).flatten(2)
+
+
+def causal_linear(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Linear attention `[N, H, L, d]`, causal, in chunks with a state `[N, H, d, d]` carried on.
+
+    `O_t = f(q_t) sum_(s <= t) f(k_s)' v_s / sqrt(d)` with `f(x) = ELU(x) / (|ELU(x)| + 1e-6)`: LinRec's map of each
+    item, with the order that it leaves out.
+    """
+    query, key = _feature(query), _feature(key)
+    length = value.shape[2]
+    state: Tensor | None = None
+    outputs: list[Tensor] = []
+    for start in range(0, length, CHUNK):
+        part = slice(start, start + CHUNK)
+        q, k, v = query[:, :, part], key[:, :, part], value[:, :, part]
+        within = (q @ k.transpose(2, 3)).tril() @ v
+        outputs.append(within if state is None else within + q @ state)
+        if start + CHUNK < length:
+            added = k.transpose(2, 3) @ v
+            state = added if state is None else state + added
+    return torch.cat(outputs, dim=2) / value.shape[3] ** 0.5
+
+
+def jagged_linear(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
+    """Linear attention `[T, H, d]`, float32, in which an item sees all of its sequence, also what comes after it.
+
+    For rows of which only the last item is read; without padding, as two jagged products whose batch is of sequences
+    and heads. LinRec's `O_t = f(q_t) sum_s f(k_s)' v_s / sqrt(d)`, with `offsets` `[B + 1]` int64.
+    """
+    if not len(value):
+        return value
+    num_heads, head_dim = value.shape[1:]
+    lengths = lengths_of(offsets)
+    ends = lengths.repeat(num_heads).cumsum(0)
+    by_head = torch.nn.functional.pad(ends, (1, 0))
+    longest = int(lengths.max())
+    query, key, value = (part.transpose(0, 1).flatten(0, 1) for part in (_feature(query), _feature(key), value))
+    state = torch.ops.fbgemm.jagged_jagged_bmm(key, value, by_head, longest)
+    attended, _ = torch.ops.fbgemm.jagged_dense_bmm(query, by_head, state, longest)
+    return attended.unflatten(0, (num_heads, -1)).transpose(0, 1) / head_dim**0.5
+
+
+def _feature(vectors: Tensor) -> Tensor:
+    mapped = elu(vectors)
+    # The norm's own gradient is not defined where all is 0.
+    return mapped / (mapped.square().sum(-1, keepdim=True).clamp(min=1e-24).sqrt() + _EPS)

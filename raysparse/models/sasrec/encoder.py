@@ -1,0 +1,100 @@
+"""The encoder of SASRec (arXiv 1808.09781, section 3)."""
+
+import torch
+from torch import Tensor, nn
+
+from raysparse.models.sasrec.attention import CausalAttention
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.gates import Gate, build_gate, context_of
+from raysparse.models.sasrec.jagged import Bucket, buckets_of, places_of
+
+_DEVIATION = 0.02
+_EPS = 1e-12
+"""RecBole's."""
+
+
+class FeedForward(nn.Module):
+    """Two layers with GELU between, gated where the config has gates: `[T, D]` to `[T, D]`."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        width, inner = config.embedding_dim, config.inner_width
+        self.inner = nn.Linear(width, inner)
+        self.outer = nn.Linear(inner, width)
+        gated = config.gate != "none"
+        self.inner_gate = build_gate(config.gate, width, inner) if gated else None
+        self.outer_gate = build_gate(config.gate, width, width) if gated else None
+
+    def forward(self, values: Tensor, context: Tensor | None) -> Tensor:
+        """Return the outputs; `context` is what the gates read."""
+        outputs = self.outer(nn.functional.gelu(_gated(self.inner(values), self.inner_gate, context)))
+        return _gated(outputs, self.outer_gate, context)
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward network, each added to what it reads: `[T, D]` to `[T, D]`."""
+
+    def __init__(self, config: SASRecConfig, kind: str) -> None:
+        super().__init__()
+        width = config.embedding_dim
+        self.pre_norm = config.norm == "pre"
+        self.attention = CausalAttention(width, config.num_heads, kind, config.attention_dropout)
+        self.feed_forward = FeedForward(config)
+        self.attention_norm = nn.LayerNorm(width, _EPS)
+        self.feed_forward_norm = nn.LayerNorm(width, _EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, values: Tensor, buckets: list[Bucket], context: Tensor | None) -> Tensor:
+        """Return the next block's inputs."""
+        if self.pre_norm:
+            values = values + self.dropout(self.attention(self.attention_norm(values), buckets))
+            return values + self.dropout(self.feed_forward(self.feed_forward_norm(values), context))
+        values = self.attention_norm(values + self.dropout(self.attention(values, buckets)))
+        return self.feed_forward_norm(values + self.dropout(self.feed_forward(values, context)))
+
+
+class SASRec(nn.Module):
+    """Rows of items in, an encoding of each item and all before it out: `[T, D]` to `[T, D]`."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.positions = nn.Parameter(torch.empty(config.max_length, config.embedding_dim))
+        self.input_norm = nn.LayerNorm(config.embedding_dim, _EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, kind) for kind in config.attention_kinds)
+        # A block with the norm behind it has already normalised its outputs.
+        self.output_norm = nn.LayerNorm(config.embedding_dim, _EPS) if config.norm == "pre" else nn.Identity()
+        self._draw()
+
+    def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
+        """Encode sequences of at most `max_length` items; `offsets` `[B + 1]` says where each begins."""
+        buckets = buckets_of(offsets)
+        longest = buckets[-1].places.shape[1] if buckets else 0
+        assert longest <= self.config.max_length, (
+            f"a sequence of {longest} items, but max_length is {self.config.max_length}: cut it by keep_last"
+        )
+        inputs = self.input_norm(values + self.positions[places_of(offsets)])
+        context = None if self.config.gate == "none" else context_of(self.config.gate, inputs, buckets)
+        encoded = self.dropout(inputs)
+        for block in self.blocks:
+            encoded = block(encoded, buckets, context)
+        return self.output_norm(encoded)
+
+    @torch.no_grad()
+    def _draw(self) -> None:
+        nn.init.normal_(self.positions, std=_DEVIATION)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=_DEVIATION)
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, Gate):
+                module.close()
+
+
+def _gated(values: Tensor, gate: Gate | None, context: Tensor | None) -> Tensor:
+    if gate is None:
+        return values
+    assert context is not None
+    return values * gate(context)

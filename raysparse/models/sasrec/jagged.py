@@ -1,0 +1,79 @@
+"""Sequences without padding: `values [T, ...]`, one after the other, and `offsets [B + 1]` where each begins."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_TOKENS_PER_BUCKET = 256
+"""A bucket of fewer costs more in calls than it saves in padding: for 256 sequences of 9 items in the mean, a step on a
+CPU is shortest at 256, 5 percent longer at 128 and 10 at 512."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Sequences of like length."""
+
+    places: Tensor
+    """`[N, L]` int64: where each item stands among the values; padding points at the sequence's first item."""
+    kept: Tensor
+    """`[N, L]`: whether a place is an item, not padding."""
+
+
+def lengths_of(offsets: Tensor) -> Tensor:
+    """Return how many items each sequence has, `[B]`."""
+    return offsets[1:] - offsets[:-1]
+
+
+def rows_of(offsets: Tensor) -> Tensor:
+    """Return the sequence of each item, `[T]`."""
+    lengths = lengths_of(offsets)
+    return torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
+
+
+def places_of(offsets: Tensor) -> Tensor:
+    """Return the place of each item in its sequence, from 0, `[T]`."""
+    rows = rows_of(offsets)
+    return torch.arange(len(rows), device=offsets.device) - offsets[rows]
+
+
+def keep_last(values: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Cut every sequence of `values` `[T, ...]` to its last `count` items; return the values and offsets of these."""
+    lengths = lengths_of(offsets)
+    kept_lengths = lengths.clamp(max=count)
+    kept = places_of(offsets) >= (lengths - kept_lengths)[rows_of(offsets)]
+    return values[kept], torch.nn.functional.pad(kept_lengths.cumsum(0), (1, 0))
+
+
+def buckets_of(offsets: Tensor) -> list[Bucket]:
+    """Sort the sequences that have items into buckets of lengths within a factor of the square root of two."""
+    lengths = lengths_of(offsets)
+    order = torch.argsort(lengths, stable=True)
+    order = order[lengths[order] > 0]
+    buckets: list[Bucket] = []
+    start = 0
+    sizes = lengths[order].tolist()
+    while start < len(sizes):
+        stop, tokens = start, 0
+        while stop < len(sizes) and (tokens < _TOKENS_PER_BUCKET or sizes[stop] ** 2 <= 2 * sizes[start] ** 2):
+            tokens += sizes[stop]
+            stop += 1
+        buckets.append(_bucket(offsets, order[start:stop], sizes[stop - 1]))
+        start = stop
+    return buckets
+
+
+def by_bucket(buckets: list[Bucket], values: Tensor, function: Callable[[Tensor, Bucket], Tensor]) -> Tensor:
+    """Apply a function to padded buckets `[N, L, ...]`, one at least, and put its results back, `[T, ...]`."""
+    results = [(bucket, function(values[bucket.places], bucket)) for bucket in buckets]
+    joined = torch.cat([result[bucket.kept] for bucket, result in results])
+    places = torch.cat([bucket.places[bucket.kept] for bucket, _ in results])
+    return torch.empty_like(joined).index_copy(0, places, joined)
+
+
+def _bucket(offsets: Tensor, rows: Tensor, longest: int) -> Bucket:
+    starts, lengths = offsets[rows], lengths_of(offsets)[rows]
+    steps = torch.arange(longest, device=offsets.device)
+    kept = steps < lengths.unsqueeze(1)
+    return Bucket(starts.unsqueeze(1) + torch.where(kept, steps, 0), kept)

@@ -1,0 +1,98 @@
+"""What a page and a console show of a run that predicts next items."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raysparse.report.elements import Column, Grid, Row
+from raysparse.report.number_text import MISSING, fixed, whole
+from raysparse.report.printer import GAP, aligned, cut
+from raysparse.report.run import DayRecord, History
+
+_MAIN = ("ndcg@10", "hr@10", "mrr@10")
+_ALL = ("ndcg@5", "ndcg@10", "ndcg@20", "hr@5", "hr@10", "hr@20", "mrr@10")
+
+
+def title_of(metric: str) -> str:
+    """Write a metric's name as papers do, such as NDCG@10."""
+    return metric.upper()
+
+
+def arm_rows(arms: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return titles and a row per arm and part; `arms` as in `summary.json`."""
+    rows: list[list[str]] = []
+    tested = any("test" in means for means in arms.values())
+    for arm, means in arms.items():
+        if means.get("ndcg@10") is not None:
+            where = [f"validation, {means['day']}"] if "day" in means else ["validation"] if tested else []
+            rows.append([arm, *where, *(fixed(means[name]) for name in _ALL)])
+        if "test" in means:
+            rows.append([arm, "test", *(fixed(means["test"][name]) for name in _ALL)])
+    return ["arm", *(["part"] if tested else []), *map(title_of, _ALL)], rows
+
+
+def arm_grid(history: History) -> Grid:
+    """Return the table of arms of a page."""
+    titles, rows = arm_rows(history.totals["arms"])
+    columns = [Column(title, "text name" if title in ("arm", "part") else "") for title in titles]
+    return Grid(columns, [Row(row) for row in rows])
+
+
+def arms_note(history: History) -> str:
+    """Say what the table of arms shows."""
+    if any("test" in means for means in history.totals["arms"].values()):
+        return (
+            "Validation: of the epoch with the best NDCG@10. Test: predicted once, at the end; by arm best with the "
+            "weights of its best epoch, by the others with their last ones. Ranks are among all items."
+        )
+    return "Means over the scored days, each weighed by its targets. Ranks are among all items."
+
+
+def day_grid(history: History) -> Grid:
+    """Return the table of days of a page."""
+    titles = ("rows", "targets", *map(title_of, _ALL), "train rows/s", "score rows/s")
+    columns = [Column("day", "text"), Column("arm", "text name"), *map(Column, titles)]
+    return Grid(columns, [Row(_day_cells(record), "warm-up" if record.warm_up else "") for record in history.records])
+
+
+def _day_cells(record: DayRecord) -> list[str]:
+    numbers = record.scores
+    return [
+        record.day,
+        record.arm,
+        whole(record.rows),
+        whole(numbers["targets"]),
+        *(fixed(numbers[name]) for name in _ALL),
+        whole(numbers["samples_per_s"]),
+        whole(numbers["score_samples_per_s"]),
+    ]
+
+
+# Columns of the console's table of days; three metrics stand per arm, under its name.
+_DAY, _ROWS, _SCORE, _SPEED = 10, 11, 7, 9
+
+
+def day_header(arms: Sequence[str]) -> list[str]:
+    """Return the two lines over the console's table of days."""
+    width = len(_MAIN) * _SCORE + (len(_MAIN) - 1) * len(GAP)
+    before = " " * (_DAY + _ROWS + len(GAP))
+    titles = [f"{'day':<{_DAY}}", f"{'targets':>{_ROWS}}"]
+    titles += [f"{title_of(name):>{_SCORE}}" for _ in arms for name in _MAIN]
+    return [
+        GAP.join([before, *(f"{cut(arm, width):>{width}}" for arm in arms)]),
+        GAP.join([*titles, f"{'rows/s':>{_SPEED}}"]),
+    ]
+
+
+def day_line(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the line of a day, a record per arm as in the history."""
+    first = records[0]
+    cells = [f"{first['day']:<{_DAY}}", f"{whole(first['targets']):>{_ROWS}}"]
+    cells += [f"{fixed(record[name]):>{_SCORE}}" for record in records for name in _MAIN]
+    speed = first.get("samples_per_s")
+    return GAP.join([*cells, f"{whole(speed) if speed else MISSING:>{_SPEED}}"])
+
+
+def arm_table(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the console's last table; `arms` as in `summary.json`."""
+    titles, rows = arm_rows(arms)
+    return aligned([titles, *rows], left=(0, 1) if "part" in titles else (0,))

@@ -1,0 +1,35 @@
+"""A recommender of next items spread over ranks."""
+
+import torch
+from torch import Tensor
+from torchrec.distributed.types import ShardingPlan
+
+from raysparse.data.sequence_batch import SequenceBatch
+from raysparse.models.sequence_recommender import SequenceRecommender
+from raysparse.sharding.optimizer import DenseOptimizerConfig, SparseOptimizerConfig
+from raysparse.sharding.plan import Sharder
+from raysparse.sharding.weights import ShardedWeights
+
+
+class ShardedSequenceModel(ShardedWeights):
+    """Encodes what came before each target; scores are products of the encodings with rows of the table. Every rank."""
+
+    def __init__(
+        self,
+        model: SequenceRecommender,
+        plan: ShardingPlan,
+        sharder: Sharder,
+        device: torch.device,
+        optimizers: tuple[SparseOptimizerConfig, DenseOptimizerConfig],
+    ) -> None:
+        super().__init__(model, plan, sharder, device, optimizers)
+        self._model = model
+
+    def encode(self, sequences: SequenceBatch, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return per target the encoding `[P, D]` and the table's row `[P, D]`, and the candidates' rows `[N, D]`.
+
+        All ranks together, with a look-up of every item; `candidates` `[N]` int64, of this rank.
+        """
+        rows, candidate_rows = self._model.look_up(sequences.items, sequences.lengths, candidates)
+        encoded = self.head(rows[sequences.input_places], sequences.input_offsets)
+        return encoded[sequences.target_inputs], rows[sequences.target_places], candidate_rows

@@ -1,0 +1,136 @@
+"""Metrics of ranks: how often, and how high up, what came next stands among all items."""
+
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from pydantic import Field
+from torch import Tensor
+
+from raysparse.config import Config
+from raysparse.data.batch import Batch
+from raysparse.data.sequence_batch import SequenceBatch, items_before, sequences_of
+from raysparse.sharding.item_ranks import Queries, rank_targets
+from raysparse.sharding.sequence_model import ShardedSequenceModel
+from raysparse.train.arm import Arm
+from raysparse.train.item_draws import Distribution, ItemDraws, history_keys
+
+CUTOFFS = (5, 10, 20)
+"""Places up to which a target counts as found."""
+
+_NUM_SAMPLES = 100
+"""As in the papers of SASRec and BERT4Rec."""
+
+
+class RankingConfig(Config):
+    """How next items are scored: by their rank among all items, whatever the loss."""
+
+    filter_seen: bool = True
+    """Whether the items of a history are left out of the ranking of what comes after it."""
+    sampled: tuple[Distribution, ...] = ()
+    """Ranks among 100 unseen items besides, drawn evenly or by how often they occur, to compare with papers: such
+    ranks may turn the order of models round (Krichene and Rendle, KDD 2020)."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Rows that are scored of a day, or after an epoch, drawn by the seed, to whole batches; null: all."""
+
+
+class RankingMetrics:
+    """Sums up hit rate, NDCG and reciprocal rank of a day's targets. Every rank has the sums of all ranks."""
+
+    def __init__(self, config: RankingConfig, max_length: int, draws: ItemDraws) -> None:
+        self._config = config
+        self._max_length = max_length
+        self._draws = draws
+        self._rows = 0
+        self._targets = 0
+        prefixes = ("", *(_prefix(name) for name in config.sampled))
+        self._sums = {f"{prefix}{name}@{k}": 0.0 for prefix in prefixes for k in CUTOFFS for name in _GAINS}
+
+    def update(self, arm: Arm, batch: Batch) -> Tensor:
+        """Rank this rank's targets and add them; all ranks together.
+
+        Returns per row `[B]` what the mean NDCG@10 of its targets lacks to 1; 0 for padding and rows without targets.
+        """
+        model = cast(ShardedSequenceModel, arm.model)
+        sequences = sequences_of(batch.ids, self._max_length)
+        model.head.eval()
+        encoded, _, _ = model.encode(sequences, sequences.items[:0])
+        queries, first = _of_all_ranks(self._queries(encoded, batch, sequences))
+        ranks, sampled = rank_targets(model.tables, queries)
+        self._rows += batch.num_rows
+        self._targets += len(ranks)
+        self._add("", ranks)
+        for name, standing in sampled.items():
+            self._add(_prefix(name), standing)
+        own = ranks[first : first + len(sequences.targets)]
+        lacking = torch.zeros_like(batch.weights).index_add_(0, sequences.target_rows, 1.0 - _ndcg(own, 10))
+        return lacking / torch.bincount(sequences.target_rows, minlength=len(lacking)).clamp(min=1)
+
+    def compute(self) -> dict[str, Any]:
+        """Return `rows`, `targets` and means over the targets, such as `ndcg@10`; None where there are no targets."""
+        means = {name: total / self._targets if self._targets else None for name, total in self._sums.items()}
+        return {"rows": self._rows, "targets": self._targets, **means}
+
+    def _queries(self, encoded: Tensor, batch: Batch, sequences: SequenceBatch) -> Queries:
+        targets = sequences.targets
+        before, of = items_before(batch.ids, sequences)
+        samples: dict[str, Tensor] = {}
+        if self._config.sampled:
+            keys = history_keys(targets, before, of)
+            taken = torch.cat([before, targets]), torch.cat([of, torch.arange(len(targets), device=of.device)])
+            for name in self._config.sampled:
+                samples[name] = self._draws.draw_unseen(name, _NUM_SAMPLES, keys, *taken).to(targets.device)
+        left_out = before != targets[of] if self._config.filter_seen else torch.zeros_like(of, dtype=torch.bool)
+        return Queries(encoded, targets, before[left_out], of[left_out], samples)
+
+    def _add(self, prefix: str, ranks: Tensor) -> None:
+        for k in CUTOFFS:
+            for name, gain in _GAINS.items():
+                self._sums[f"{prefix}{name}@{k}"] += gain(ranks, k).double().sum().item()
+
+
+def _prefix(distribution: str) -> str:
+    return f"{distribution}{_NUM_SAMPLES}_"
+
+
+def _hit(ranks: Tensor, k: int) -> Tensor:
+    return torch.where(ranks < k, 1.0, 0.0 * ranks)  # a rank that is no number stays one
+
+
+def _ndcg(ranks: Tensor, k: int) -> Tensor:
+    return _hit(ranks, k) / torch.log2(ranks + 2.0)
+
+
+def _reciprocal(ranks: Tensor, k: int) -> Tensor:
+    return _hit(ranks, k) / (ranks + 1.0)
+
+
+_GAINS = {"hr": _hit, "ndcg": _ndcg, "mrr": _reciprocal}
+
+
+def _of_all_ranks(mine: Queries) -> tuple[Queries, int]:
+    """Join the queries of all ranks, in their order; and the place of the first of this rank's targets."""
+    if dist.get_world_size() == 1:
+        return mine, 0
+    targets, sizes = _gather(mine.targets)
+    first = sum(sizes[: dist.get_rank()])
+    joined = Queries(
+        encoded=_gather(mine.encoded)[0],
+        targets=targets,
+        seen=_gather(mine.seen)[0],
+        seen_by=_gather(mine.seen_by + first)[0],
+        samples={name: _gather(sample)[0] for name, sample in mine.samples.items()},
+    )
+    return joined, first
+
+
+def _gather(rows: Tensor) -> tuple[Tensor, list[int]]:
+    """Join every rank's rows along the first dimension; and how many each has."""
+    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+    counts = [int(size) for size in sizes]
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]), counts

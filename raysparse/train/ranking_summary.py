@@ -1,0 +1,36 @@
+"""What a finished run of a sequence model comes to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from raysparse.data.dataset import TEST
+
+RANKING_METRICS = tuple(f"{name}@{k}" for k in (5, 10, 20) for name in ("hr", "ndcg", "mrr"))
+"""Metrics that every line of a ranking history has, and means over days are made of."""
+
+
+def is_ranking(record: Mapping[str, Any]) -> bool:
+    """Whether a history line is about ranks of next items."""
+    return "targets" in record
+
+
+def ranking_means(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Reduce an arm's history; any process.
+
+    Over a stream of days the metrics are means over its days that are not warm-up, each weighed by its targets. Over
+    epochs they are those of the epoch with the best NDCG@10 on the validation part, `day`, and `test` holds those of
+    the test part, by the weights that the arm had then.
+    """
+    tests = [record for record in records if record["day"] == TEST]
+    scored = [record for record in records if not record["warm_up"] and record["day"] != TEST and record["targets"]]
+    means: dict[str, Any] = {"days": len(scored), "macs": records[-1].get("macs") if records else None}
+    if tests:
+        means["test"] = {name: tests[0][name] for name in RANKING_METRICS}
+        best = max(scored, key=lambda record: record["ndcg@10"], default=None)
+        if best is not None:
+            means |= {"day": best["day"], **{name: best[name] for name in RANKING_METRICS}}
+        return means
+    targets = sum(record["targets"] for record in scored)
+    for name in RANKING_METRICS:
+        means[name] = sum(record[name] * record["targets"] for record in scored) / targets if targets else None
+    return means

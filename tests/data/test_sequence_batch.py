@@ -1,0 +1,62 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from raysparse.data.sequence_batch import items_before, sequences_of
+
+Rows = list[tuple[list[int], list[int]]]
+
+
+def ids_of(rows: Rows) -> KeyedJaggedTensor:
+    lists = [history for history, _ in rows] + [targets for _, targets in rows]
+    values = torch.tensor([item for items in lists for item in items], dtype=torch.int64)
+    return KeyedJaggedTensor(["history", "targets"], values, lengths=torch.tensor([len(items) for items in lists]))
+
+
+def test_history_and_targets_are_one_sequence_of_which_the_last_item_is_no_input():
+    batch = sequences_of(ids_of([([1, 2], [3, 4]), ([], []), ([5], [6])]), max_length=10)
+    assert batch.items.tolist() == [1, 2, 3, 4, 5, 6]
+    assert batch.lengths.tolist() == [4, 0, 2]
+    assert batch.items[batch.input_places].tolist() == [1, 2, 3, 5]
+    assert batch.input_offsets.tolist() == [0, 3, 3, 4]
+    assert batch.targets.tolist() == [3, 4, 6]
+    assert batch.target_inputs.tolist() == [1, 2, 3]
+    assert batch.target_rows.tolist() == [0, 0, 2]
+
+
+def test_a_long_history_is_cut_at_its_beginning_and_keeps_what_was_seen():
+    ids = ids_of([([1, 2, 3, 4], [5]), ([7], [8, 9, 10, 11])])
+    batch = sequences_of(ids, max_length=2)
+    assert batch.items.tolist() == [3, 4, 5, 9, 10, 11]
+    assert batch.targets.tolist() == [5, 10, 11]  # nothing stands before 9 any more
+    items, of = items_before(ids, batch)
+    assert [items[of == target].tolist() for target in range(3)] == [[1, 2, 3, 4], [7, 8, 9], [7, 8, 9, 10]]
+
+
+ROWS = st.lists(
+    st.tuples(st.lists(st.integers(1, 50), max_size=6), st.lists(st.integers(1, 50), max_size=6)), min_size=1
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=ROWS, max_length=st.integers(1, 8))
+def test_every_target_is_what_comes_next_after_its_input(rows: Rows, max_length: int):
+    ids = ids_of(rows)
+    batch = sequences_of(ids, max_length)
+    expected: list[tuple[int, int, int, list[int]]] = []
+    for row, (history, targets) in enumerate(rows):
+        whole = [*history, *targets]
+        first = max(0, len(whole) - max_length - 1)
+        for place in range(max(len(history), first + 1), len(whole)):
+            expected.append((row, whole[place - 1], whole[place], whole[:place]))
+    inputs = batch.items[batch.input_places]
+    items, of = items_before(ids, batch)
+    found = [
+        (int(row), int(inputs[place]), int(target), items[of == number].tolist())
+        for number, (row, place, target) in enumerate(
+            zip(batch.target_rows, batch.target_inputs, batch.targets, strict=True)
+        )
+    ]
+    assert found == expected
+    assert int(batch.lengths.max()) <= max_length + 1

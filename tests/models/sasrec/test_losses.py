@@ -1,0 +1,116 @@
+import pytest
+import torch
+from torch import Tensor
+
+from raysparse.models.sasrec import losses
+from raysparse.models.sasrec.losses import bce, full_softmax, gbce, sampled_softmax
+
+NUM_ITEMS, WIDTH, COUNT = 9, 4, 6
+TARGETS = torch.tensor([1, 9, 3, 3, 7, 2])
+
+
+@pytest.fixture
+def drawn() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(COUNT, WIDTH, generator=generator, dtype=torch.float64),
+        torch.randn(NUM_ITEMS + 1, WIDTH, generator=generator, dtype=torch.float64),
+    )
+
+
+def test_full_softmax_never_scores_row_0(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    probabilities = torch.softmax(encoded @ items[1:].T, dim=1)
+    expected = torch.stack([-probabilities[row, target - 1].log() for row, target in enumerate(TARGETS)])
+    torch.testing.assert_close(full_softmax(encoded, items, TARGETS), expected)
+    items = items.requires_grad_()
+    full_softmax(encoded, items, TARGETS).sum().backward()
+    assert items.grad is not None
+    assert not items.grad[0].any()
+
+
+def test_full_softmax_in_parts_has_the_same_losses_and_gradients(
+    drawn: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    encoded, items = drawn[0].requires_grad_(), drawn[1].requires_grad_()
+    whole = full_softmax(encoded, items, TARGETS)
+    expected = torch.autograd.grad(whole.sum(), (encoded, items))
+    monkeypatch.setattr(losses, "_SCORES_AT_A_TIME", 25)
+    parts = full_softmax(encoded, items, TARGETS)
+    torch.testing.assert_close(parts, whole)
+    for found, wanted in zip(torch.autograd.grad(parts.sum(), (encoded, items)), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_sampled_softmax_over_all_items_is_the_full_one(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    ids = torch.arange(1, NUM_ITEMS + 1)
+    # Each target is among the negatives too, and does not count twice.
+    sampled = sampled_softmax(encoded, items[TARGETS], TARGETS, items[ids], ids, None)
+    torch.testing.assert_close(sampled, full_softmax(encoded, items, TARGETS))
+
+
+def test_log_q_correction_makes_up_for_uneven_draws(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    counts = torch.arange(1, NUM_ITEMS + 1)
+    # Every item drawn as often as it is expected to be: the corrected sum is that over all items.
+    ids = torch.repeat_interleave(torch.arange(1, NUM_ITEMS + 1), counts)
+    expected = counts.double().log()
+    log_expected = (expected[TARGETS - 1], expected[ids - 1])
+    corrected = sampled_softmax(encoded, items[TARGETS], TARGETS, items[ids], ids, log_expected)
+    logits = encoded @ items[1:].T
+    own = logits.gather(1, (TARGETS - 1).unsqueeze(1)).squeeze(1)
+    others = logits.exp().sum(1) - own.exp()
+    shifted = own - expected[TARGETS - 1]
+    torch.testing.assert_close(corrected, torch.log(shifted.exp() + others) - shifted)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
+def test_gbce_is_the_papers_formula(drawn: tuple[Tensor, Tensor], t: float):
+    encoded, items = drawn
+    ids = torch.tensor([4, 5, 6])
+    alpha = 3 / (NUM_ITEMS - 1)
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    assert t != 0.0 or beta == 1.0
+    positive = torch.sigmoid((encoded * items[TARGETS]).sum(1))
+    negative = torch.sigmoid(encoded @ items[ids].T)
+    expected = -(torch.log(positive**beta) + torch.log(1 - negative).sum(1))
+    torch.testing.assert_close(gbce(encoded, items[TARGETS], TARGETS, items[ids], ids, NUM_ITEMS, t), expected)
+
+
+def test_a_negative_that_is_the_target_does_not_count(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    with_it, without = torch.tensor([3, 5]), torch.tensor([5])
+    targets = torch.full((COUNT,), 3)
+    own = items[targets]
+    torch.testing.assert_close(
+        sampled_softmax(encoded, own, targets, items[with_it], with_it, None),
+        sampled_softmax(encoded, own, targets, items[without], without, None),
+    )
+    # At t = 0 the power is 1, however many are drawn.
+    torch.testing.assert_close(
+        gbce(encoded, own, targets, items[with_it], with_it, NUM_ITEMS, 0.0),
+        gbce(encoded, own, targets, items[without], without, NUM_ITEMS, 0.0),
+    )
+
+
+def test_bce_takes_negatives_of_each_targets_own(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    own = torch.tensor([[4, 5], [1, 2], [9, 9], [1, 1], [2, 3], [5, 6]])
+    positive = torch.sigmoid((encoded * items[TARGETS]).sum(1)).log()
+    negative = torch.stack([torch.log(1 - torch.sigmoid(items[own[i]] @ encoded[i])).sum() for i in range(COUNT)])
+    torch.testing.assert_close(bce(encoded, items[TARGETS], items[own]), -(positive + negative))
+
+
+def test_extreme_scores_have_finite_losses_and_gradients(drawn: tuple[Tensor, Tensor]):
+    encoded, items = (1e4 * drawn[0].float()).requires_grad_(), drawn[1].float()
+    ids = torch.tensor([4, 5, 6])
+    for found in (
+        full_softmax(encoded, items, TARGETS),
+        sampled_softmax(encoded, items[TARGETS], TARGETS, items[ids], ids, None),
+        gbce(encoded, items[TARGETS], TARGETS, items[ids], ids, NUM_ITEMS, 0.75),
+        bce(encoded, items[TARGETS], items[ids].expand(COUNT, 3, WIDTH)),
+    ):
+        (gradient,) = torch.autograd.grad(found.sum(), encoded)
+        assert found.isfinite().all()
+        assert gradient.isfinite().all()

@@ -1,0 +1,38 @@
+import math
+
+import pytest
+import torch
+
+from raysparse.sharding.item_ranks import Queries, rank_targets
+from tests.gloo import run_ranks
+from tests.sharding.item_ranking import COUNT, NUM_ITEMS, WIDTH, build, check_ranks, expected
+
+SHARDINGS = ("table_wise", "row_wise", "column_wise")
+
+
+def test_ranks_are_those_of_comparing_one_by_one(one_rank: None):
+    among_all, _ = expected()
+    assert len(set(among_all)) > COUNT // 2
+    assert any(rank % 1 for rank in among_all)
+    check_ranks(SHARDINGS, 2**24)
+
+
+@pytest.mark.multi
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_every_rank_finds_the_same_under_every_plan(world_size: int):
+    run_ranks(world_size, check_ranks, SHARDINGS, 4 * NUM_ITEMS)  # five targets at a time
+
+
+def test_a_model_that_scores_all_alike_gains_nothing(one_rank: None):
+    none = torch.zeros(0, dtype=torch.int64)
+    ranks, _ = rank_targets(
+        build("table_wise").tables, Queries(torch.zeros(1, WIDTH), torch.tensor([7]), none, none, {})
+    )
+    assert ranks.tolist() == [(NUM_ITEMS - 1) / 2]
+
+
+def test_a_score_that_is_no_number_has_no_rank(one_rank: None):
+    none = torch.zeros(0, dtype=torch.int64)
+    encoded = torch.full((1, WIDTH), torch.nan)
+    ranks, _ = rank_targets(build("table_wise").tables, Queries(encoded, torch.tensor([7]), none, none, {}))
+    assert math.isnan(ranks[0])

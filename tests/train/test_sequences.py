@@ -1,0 +1,149 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysparse.data.dataset import TEST
+from raysparse.errors import ConfigError
+from raysparse.train.checkpoint import CheckpointFolder
+from raysparse.train.run_folder import RunFolder
+from raysparse.train.summary import summarize
+from tests.data.datasets import PLAIN, write_dataset
+from tests.data.sequence_sets import sequences, write_days, write_parts
+from tests.gloo import run_ranks
+from tests.train.ranks import history, run_job
+from tests.train.sequence_jobs import MODEL, run_sequences, run_sequences_until, sequence_job
+
+pytestmark = pytest.mark.multi
+
+LOSSES: tuple[dict[str, Any], ...] = (
+    {"kind": "full_softmax"},
+    {"kind": "sampled_softmax", "num_negatives": 16, "negatives": "popular"},
+    {"kind": "gbce", "num_negatives": 16},
+    {"kind": "bce", "num_negatives": 4},
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_parts(tmp_path_factory.mktemp("data") / "set", sequences(200)).path
+
+
+@pytest.fixture(scope="module")
+def whole(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two workers that no one interrupts."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run_ranks(2, run_sequences, data, str(folder), {})
+    return folder
+
+
+def test_after_each_epoch_what_was_left_out_is_ranked_and_the_test_once(whole: Path):
+    records = history(whole)
+    assert [(r["day"], r["arm"]) for r in records] == [
+        *((f"epoch-{number:03d}", "trained") for number in range(5)),
+        (TEST, "trained"),
+        (TEST, "best"),
+    ]
+    assert all(record["rows"] == record["targets"] == 200 for record in records)
+    assert records[0]["ndcg@10"] < 0.3
+    assert records[4]["ndcg@10"] > 0.6
+    assert records[4]["hr@5"] <= records[4]["hr@10"] <= records[4]["hr@20"]
+    assert records[4]["mrr@10"] <= records[4]["ndcg@10"] <= records[4]["hr@10"]
+    assert [record["trained_rows"] > 0 for record in records] == [True] * 4 + [False] * 3
+
+
+def test_the_summary_has_the_best_epoch_and_the_test_of_its_weights(whole: Path):
+    records = history(whole)
+    best = max(records[:5], key=lambda record: record["ndcg@10"])
+    summary = summarize([{**record, "train_seconds": 1.0} for record in records])
+    assert summary["last_day"] == TEST
+    assert summary["arms"]["trained"]["day"] == best["day"]
+    assert summary["arms"]["trained"]["ndcg@10"] == best["ndcg@10"]
+    assert summary["arms"]["best"]["test"]["hr@10"] == records[-1]["hr@10"]
+    if best is records[4]:
+        assert records[-1]["ndcg@10"] == records[-2]["ndcg@10"]
+
+
+@pytest.mark.parametrize("loss", LOSSES[1:], ids=lambda loss: loss["kind"])
+def test_every_loss_learns_the_ring(data: str, tmp_path: Path, one_rank: None, loss: dict[str, Any]):
+    run_job(sequence_job(data, str(tmp_path / "run"), model={**MODEL, "loss": loss}, epochs=6))
+    records = history(tmp_path / "run")
+    assert records[0]["ndcg@10"] < 0.3
+    assert records[-1]["ndcg@10"] > 0.5
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise"])
+@pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adam"])
+def test_one_worker_gives_the_numbers_of_two(data: str, tmp_path: Path, one_rank: None, sharding: str, optimizer: str):
+    changes: dict[str, Any] = {
+        "epochs": 2,
+        "sharding": {"default": sharding},
+        "ranking": {"sampled": ["uniform", "popular"]},
+        "optimizer": {"sparse": {"kind": optimizer, "learning_rate": 0.02}, "dense": {"learning_rate": 1e-2}},
+    }
+    run_ranks(2, run_sequences, data, str(tmp_path / "two"), changes)
+    if sharding == "column_wise" and optimizer == "rowwise_adagrad":
+        changes["optimizer"]["sparse"]["kind"] = "sgd"  # a sum per column shard: another optimizer with two of them
+        run_ranks(2, run_sequences, data, str(tmp_path / "two-sgd"), changes)
+        two = history(tmp_path / "two-sgd")
+    else:
+        two = history(tmp_path / "two")
+    run_job(sequence_job(data, str(tmp_path / "one"), **changes))
+    for one, other in zip(history(tmp_path / "one"), two, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in other.items():
+            # A rank may change where two scores are the same but for their last digit.
+            assert one[key] == (pytest.approx(value, abs=0.01) if isinstance(value, float) else value), key
+
+
+def test_a_killed_run_goes_on_to_the_same_history(data: str, whole: Path, tmp_path: Path):
+    run_ranks(2, run_sequences_until, data, str(tmp_path / "run"), {}, 9, 12)
+    assert "step-000000011" in CheckpointFolder(RunFolder(str(tmp_path / "run"))).steps()
+    run_ranks(2, run_sequences, data, str(tmp_path / "run"), {})
+    assert history(tmp_path / "run") == history(whole)
+
+
+def test_with_dropout_a_resumed_run_draws_what_the_whole_one_drew(data: str, tmp_path: Path, one_rank: None):
+    changes = {"model": {**MODEL, "dropout": 0.3, "loss": LOSSES[3]}, "epochs": 2}
+    run_sequences(data, str(tmp_path / "whole"), changes)
+    run_sequences_until(data, str(tmp_path / "run"), changes, 3, 6)
+    run_sequences(data, str(tmp_path / "run"), changes)
+    assert history(tmp_path / "run") == history(tmp_path / "whole")
+
+
+def test_a_run_that_gets_no_better_goes_to_its_test(data: str, tmp_path: Path, one_rank: None):
+    still = {"sparse": {"kind": "sgd", "learning_rate": 1e-12}, "dense": {"kind": "sgd", "learning_rate": 1e-12}}
+    job = sequence_job(data, str(tmp_path / "run"), optimizer=still, epochs=50)
+    run_job(job)
+    days = [record["day"] for record in history(tmp_path / "run") if record["arm"] == "trained"]
+    assert days == ["epoch-000", "epoch-001", "epoch-002", "epoch-003", TEST]
+
+
+def test_a_stream_of_days_is_predicted_before_it_is_learned(tmp_path: Path, one_rank: None):
+    days = [[(items[:2], items[2:]) for items in sequences(150, seed=day)] for day in range(4)]
+    data = write_days(tmp_path / "set", days).path
+    run_job(sequence_job(data, str(tmp_path / "run"), epochs=None, ranking={"filter_seen": False, "max_rows": 64}))
+    records = history(tmp_path / "run")
+    assert [record["day"] for record in records] == [f"2030-01-{day:02d}" for day in range(1, 5)]
+    assert [record["rows"] for record in records] == [90, 90, 90, 90]  # whole batches of 30
+    assert records[0]["ndcg@10"] < 0.3
+    assert records[3]["ndcg@10"] > records[1]["ndcg@10"] > records[0]["ndcg@10"]
+    assert all(record["targets"] > record["rows"] for record in records)
+
+
+def test_a_job_that_does_not_fit_its_data_is_refused(data: str, tmp_path: Path, one_rank: None):
+    folder = str(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"data.epochs: not given, but .* leaves out each user's last events"):
+        run_job(sequence_job(data, folder, epochs=None))
+    stream = write_days(tmp_path / "days", [[([1], [2])]]).path
+    with pytest.raises(ConfigError, match="data.epochs: found 4, but .* is a stream of days"):
+        run_job(sequence_job(stream, folder))
+    clicks = write_dataset(tmp_path / "clicks", PLAIN, [[20]]).path
+    with pytest.raises(ConfigError, match="model.kind: found sasrec, but the data set is of rows with a label"):
+        run_job(sequence_job(clicks, folder, epochs=None))
+    with pytest.raises(ConfigError, match="model.kind: found dlrm, but the data set is of sequences; allowed"):
+        run_job(sequence_job(data, folder, epochs=None, model={"kind": "dlrm"}))
+    with pytest.raises(ConfigError, match='"early_stop"; allowed: only with data.epochs'):
+        sequence_job(data, folder, epochs=None, callbacks=[{"kind": "early_stop"}])
+    with pytest.raises(ConfigError, match='"sparsity"; allowed: early_stop or frozen_arm with model.kind sasrec'):
+        sequence_job(data, folder, callbacks=[{"kind": "sparsity", "budget": 0.1}])
