@@ -41,7 +41,8 @@ class Chart:
 def run_charts(history: History) -> list[Chart]:
     """Draw the charts of a run, in the order of the page; one that has nothing to show is left out."""
     if history.is_ranking:
-        return [_ranks(history, "ndcg@10", _WIDE), _ranks(history, "hr@10", _HALF), _ranks(history, "mrr@10", _HALF)]
+        shown = history.epochs or history
+        return [_ranks(shown, "ndcg@10", _WIDE), _ranks(shown, "hr@10", _HALF), _ranks(shown, "mrr@10", _HALF)]
     makers: tuple[Callable[[History], Chart | None], ...] = (_gap, _auc, _calibration, _macs, _churn, _speed)
     charts = [chart for make in makers if (chart := make(history)) is not None]
     charts += [chart for arm in history.arms if (chart := _kept(history, arm)) is not None]
@@ -51,7 +52,7 @@ def run_charts(history: History) -> list[Chart]:
 
 
 def _ranks(history: History, metric: str, size: tuple[float, float]) -> Chart:
-    """A metric of next items over the days; of epochs, the test stands at the end."""
+    """A metric of next items over the days, or after each epoch."""
     title = metric.upper()
     panel = Panel(title, _arm_lines(history, metric), from_zero=True)
     return _chart(history, f"{title} among all items, higher is better", [panel], size)

@@ -57,6 +57,7 @@ def render_page(run: Run, folder_name: str) -> str:
         "tiles": [tile for tile in _tiles(run) if tile.value != MISSING],
         "arms": ranking.arm_grid(history) if history.is_ranking else _arm_grid(run),
         "arms_note": ranking.arms_note(history) if history.is_ranking else _arms_note(run),
+        "unit": "day" if history.epochs is None else "epoch",
         "charts": figures_of(run_charts(history)),
         "warm_up": _warm_up_note(history),
         "plan": _plan_grid(plan_lines(run.plan)) if run.plan else None,
@@ -86,15 +87,20 @@ def _status_parts(history: History, summary: Mapping[str, Any]) -> Iterator[str]
 def _tiles(run: Run) -> Iterator[Tile]:
     history, totals = run.history, run.history.totals
     first, *others = history.arms
-    num_scored = int(np.sum(~history.warm_up))
-    yield Tile("days", whole(len(history.days)), "" if num_scored == len(history.days) else f"{num_scored:,} scored")
+    if history.epochs is not None:
+        yield Tile("epochs", whole(len(history.epochs.days) - 1), "learned")
+    else:
+        num_scored = int(np.sum(~history.warm_up))
+        scored = "" if num_scored == len(history.days) else f"{num_scored:,} scored"
+        yield Tile("days", whole(len(history.days)), scored)
     yield Tile("rows", short(totals["rows"]))
     yield Tile("training", short(totals["samples_per_s"]), "samples/s")
     yield Tile("run time", duration(_number(run.summary.get("seconds"))))
     yield Tile("parameters", short(_number(run.summary.get("parameters"))), "without the tables")
     if run.plan:
         yield Tile("embedding tables", mebibytes(sum(table.get("bytes") or 0 for table in run.plan)), "MiB")
-    yield Tile("MACs per row", short(_last(history.series(first, "macs"))), first if others else "")
+    of = "longest history" if history.is_ranking else first if others else ""
+    yield Tile("MACs" if history.is_ranking else "MACs per row", short(_last(history.series(first, "macs"))), of)
 
 
 def _arm_grid(run: Run) -> Grid:

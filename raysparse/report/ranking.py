@@ -20,14 +20,14 @@ def title_of(metric: str) -> str:
 def arm_rows(arms: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return titles and a row per arm and part; `arms` as in `summary.json`."""
     rows: list[list[str]] = []
-    tested = any("test" in means for means in arms.values())
+    in_parts = any("test" in means or "day" in means for means in arms.values())
     for arm, means in arms.items():
         if means.get("ndcg@10") is not None:
-            where = [f"validation, {means['day']}"] if "day" in means else ["validation"] if tested else []
-            rows.append([arm, *where, *(fixed(means[name]) for name in _ALL)])
+            part = [f"validation, {means['day']}"] if in_parts else []
+            rows.append([arm, *part, *(fixed(means[name]) for name in _ALL)])
         if "test" in means:
             rows.append([arm, "test", *(fixed(means["test"][name]) for name in _ALL)])
-    return ["arm", *(["part"] if tested else []), *map(title_of, _ALL)], rows
+    return ["arm", *(["part"] if in_parts else []), *map(title_of, _ALL)], rows
 
 
 def arm_grid(history: History) -> Grid:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raysparse.data.dataset import TEST
 from raysparse.errors import DataError
 from raysparse.train.ranking_summary import RANKING_METRICS
 from raysparse.train.run_folder import HISTORY, JOB, PLAN, SUMMARY, RunFolder
@@ -73,6 +74,13 @@ class History:
     def is_ranking(self) -> bool:
         """Whether next items were predicted, not labels."""
         return any(record.numbers.get("targets") is not None for record in self.records)
+
+    @cached_property
+    def epochs(self) -> "History | None":
+        """Without its test, where epochs were learned, whose validation is another thing; None for a stream of days."""
+        if TEST not in self.days:
+            return None
+        return History([record for record in self.records if record.day != TEST])
 
     def series(self, arm: str, name: str) -> Floats:
         """Values of one of `NUMBERS` over the days, `[num_days]`; NaN where missing, and for scores of warm-up days."""

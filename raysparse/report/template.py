@@ -128,7 +128,7 @@ PAGE = (
 <div class="arms">{{ grid(arms) }}</div>
 <p class="note">{{ arms_note }}</p>
 
-<h2>Day by day</h2>
+<h2>{{ unit.capitalize() }} by {{ unit }}</h2>
 {% if warm_up %}
 <p class="note above">{{ warm_up }}</p>
 {% endif %}
@@ -143,7 +143,7 @@ PAGE = (
 {% if all_tables %}
 <details><summary>Every table</summary>{{ grid(all_tables, tall=True) }}</details>
 {% endif %}
-<details><summary>Every day</summary>{{ grid(every_day, tall=True) }}</details>
+<details><summary>Every {{ unit }}</summary>{{ grid(every_day, tall=True) }}</details>
 """
     + _END
 )

@@ -1,0 +1,114 @@
+"""What long histories cost: an encoder's step, jagged against padded, softmax against linear attention.
+
+python jobs/bench/long_histories.py [--lengths 50 200 512 1024 2048] [--repeats 5]
+
+64 sequences whose lengths are skewed (log-normal, cut at the longest), width 64, 2 layers, 2 heads, one thread, no
+dropout. Each kind of step (forward and backward) runs in a process of its own, which gives its most memory; times are
+medians of steps that alternate between the kinds, round after round.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from multiprocessing.connection import Connection
+
+import torch
+from torch import Tensor
+
+from raysparse.models.sasrec import encoder as encoder_module
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.encoder import SASRec
+from raysparse.models.sasrec.jagged import Bucket, lengths_of
+
+NUM_SEQUENCES, WIDTH = 64, 64
+KINDS = (("jagged", "softmax"), ("jagged", "linear"), ("padded", "softmax"), ("padded", "linear"))
+SHARES = {50: 0.5, 200: 0.44, 512: 0.25, 1024: 0.13, 2048: 0.07}
+"""Mean share of the longest that a history fills: few are long."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(SHARES))
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    print("| longest | mean fill | kind | attention | ms a step | MiB at most | times as long as jagged |")
+    print("|---|---|---|---|---|---|---|")
+    for longest in arguments.lengths:
+        print("\n".join(rows_of(longest, arguments.repeats)), flush=True)
+
+
+def rows_of(longest: int, repeats: int) -> list[str]:
+    context = multiprocessing.get_context("spawn")
+    processes = []
+    for kind in KINDS:
+        here, there = context.Pipe()
+        process = context.Process(target=steps, args=(there, longest, *kind), daemon=True)
+        process.start()
+        processes.append((kind, here, process))
+    for _, pipe, _ in processes:
+        pipe.recv()  # ready
+    times: dict[tuple[str, str], list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(repeats):
+        for kind, pipe, _ in processes:
+            pipe.send("step")
+            times[kind].append(pipe.recv())
+    rows: list[str] = []
+    fill = float(lengths(longest).sum()) / NUM_SEQUENCES / longest
+    for kind, pipe, process in processes:
+        pipe.send("end")
+        memory = pipe.recv()
+        process.join()
+        of_jagged = zip(times[kind], times["jagged", kind[1]], strict=True)
+        ratio = statistics.median(own / jagged for own, jagged in of_jagged)
+        milliseconds = 1e3 * statistics.median(times[kind])
+        rows.append(
+            f"| {longest:,} | {fill:.0%} | {kind[0]} | {kind[1]} | {milliseconds:,.0f} | {memory:,.0f} | {ratio:.1f} |"
+        )
+    return rows
+
+
+def lengths(longest: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    skew = 1.0
+    mean = SHARES.get(longest, 0.1) * longest
+    drawn = mean * torch.exp(skew * torch.randn(NUM_SEQUENCES, generator=generator) - 0.5 * skew**2)
+    drawn = drawn.round().long().clamp(1, longest)
+    drawn[0] = longest
+    return drawn
+
+
+def steps(pipe: Connection, longest: int, layout: str, attention: str) -> None:
+    """Make a step whenever asked, and tell its seconds; at the end the MiB that steps took at most."""
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    if layout == "padded":
+        encoder_module.buckets_of = one_bucket
+    config = SASRecConfig.model_validate(
+        {"embedding_dim": WIDTH, "max_length": longest, "dropout": 0.0, "attention": attention}
+    )
+    encoder = SASRec(config)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths(longest).cumsum(0)])
+    values = torch.randn(int(offsets[-1]), WIDTH, requires_grad=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    encoder(values, offsets).square().mean().backward()
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    pipe.send("ready")
+    while pipe.recv() == "step":
+        started = time.perf_counter()
+        encoder(values, offsets).square().mean().backward()
+        pipe.send(time.perf_counter() - started)
+    pipe.send(memory)
+
+
+def one_bucket(offsets: Tensor) -> list[Bucket]:
+    """All sequences, padded to the longest."""
+    sizes = lengths_of(offsets)
+    places = torch.arange(int(sizes.max()))
+    kept = places < sizes.unsqueeze(1)
+    return [Bucket(offsets[:-1].unsqueeze(1) + torch.where(kept, places, 0), kept)]
+
+
+if __name__ == "__main__":
+    main()
