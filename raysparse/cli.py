@@ -83,7 +83,9 @@ def prepare(
     for reason, count in manifest.rejected.items():
         click.echo(f"  {count} rows: {reason} (see {output}/rejects)")
     for reason, count in manifest.left_out.items():
-        click.echo(f"  {count:,} {reason}")
+        click.echo(f"  left out: {count:,} {reason}")
+    if notes := manifest.source.get("notes"):
+        click.echo(f"  {notes}")
 
 
 @main.command()

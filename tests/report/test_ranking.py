@@ -79,4 +79,4 @@ def test_the_console_prints_ranks_of_each_arm():
     assert lines[1].split() == ["day", "targets", "NDCG@10", "HR@10", "MRR@10", "rows/s"]
     assert lines[2].split() == ["epoch-001", "200", "0.3125", "0.2500", "0.2500", "1,000"]
     assert lines[5].split() == ["test", "200", "0.2000", "0.2500", "0.2500", "0.2125", "0.2500", "0.2500", "-"]
-    assert any(line.split()[:2] == ["trained", "0.2500"] for line in lines)
+    assert any(line.split()[:3] == ["trained", "validation,", "epoch-001"] for line in lines)
