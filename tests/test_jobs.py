@@ -347,14 +347,20 @@ def test_a_search_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: p
         assert 0 < row["test_log_loss"] < math.inf
 
 
-SMALL_TUNE = (
-    "job.data.prepare.num_days=3",
-    "job.data.prepare.rows_per_day=150",
-    f"job.data.prepare.rows_per_table={SMALL_TABLE}",
-    "job.data.batch_size=64",
-    "job.scaling.num_workers=1",
-    "job.scaling.threads_per_worker=1",
-)
+SMALL_TUNE = ("job.data.batch_size=64", "job.scaling.num_workers=1", "job.scaling.threads_per_worker=1")
+SMALL_TUNES = {
+    "tune-beauty.yaml": SmallForm(
+        write_beauty, ("job.data.epochs=2", "space={model.embedding_dim: {kind: choice, values: [8]}}")
+    ),
+    "tune-drift.yaml": SmallForm(
+        no_input,
+        (
+            "job.data.prepare.num_days=3",
+            "job.data.prepare.rows_per_day=150",
+            f"job.data.prepare.rows_per_table={SMALL_TABLE}",
+        ),
+    ),
+}
 
 
 @pytest.mark.ray
@@ -363,14 +369,16 @@ SMALL_TUNE = (
 def test_a_tune_job_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A trial on one rank; tests/launch/test_tuner.py has what is around it."""
     monkeypatch.chdir(tmp_path)
-    job, folder = open_tune(require_kind(TuneJob, load_job(JOBS / name, SMALL_TUNE), name), "new")
+    small = SMALL_TUNES[name]
+    job, folder = open_tune(require_kind(TuneJob, load_job(JOBS / name, (*SMALL_TUNE, *small.overrides)), name), "new")
     trials = Trials(job, folder, build_proposer(job), Quiet())
     train_job = trials.start(0)
     assert train_job is not None
     assert train_job.data.prepare is not None, f"jobs/{name} does not say how its data set is made (data.prepare)"
+    rows_of_day = small.write(Path(getattr(train_job.data.prepare, "input", "")))
     prepare(train_job.data.prepare, train_job.data.path)
     run_job(train_job)
-    check_history(train_job, {f"2030-01-0{day}": 150 for day in (1, 2, 3)})
+    check_history(train_job, rows_of_day)
 
 
 class Quiet:

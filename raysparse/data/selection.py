@@ -12,6 +12,9 @@ Where a data set leaves out each user's last events there are no days in time, a
 from raysparse.data.dataset import TEST, TRAIN, Dataset, Day
 from raysparse.errors import ConfigError
 
+EPOCH = "epoch-"
+"""How the names of epochs begin."""
+
 
 def select_days(
     dataset: Dataset, first_day: str | None, last_day: str | None, num_epochs: int | None = None
@@ -53,5 +56,5 @@ def _epochs(dataset: Dataset, first_day: str | None, last_day: str | None, num_e
         if bound is not None:
             raise ConfigError(f"{key}: found {bound!r}, but {dataset.path} has no days in time; leave it out")
     train = part_of(dataset, TRAIN)
-    learned = [train.model_copy(update={"day": f"epoch-{number:03d}"}) for number in range(num_epochs)]
-    return (*learned, Day(day=f"epoch-{num_epochs:03d}", files=()), Day(day=TEST, files=()))
+    learned = [train.model_copy(update={"day": f"{EPOCH}{number:03d}"}) for number in range(num_epochs)]
+    return (*learned, Day(day=f"{EPOCH}{num_epochs:03d}", files=()), Day(day=TEST, files=()))

@@ -91,10 +91,11 @@ class TuneJob(Config):
     """Train jobs; a grid has as many as its combinations."""
     num_parallel: int = Field(default=1, ge=1)
     """Train jobs at the same time; each takes what its `scaling` says."""
-    metric: Literal["log_loss", "ne"] = "log_loss"
-    """What is made small, of the arm `trained`."""
+    metric: Literal["log_loss", "ne", "1-ndcg@10"] = "log_loss"
+    """What is made small, of the arm `trained`; the last is for sequence models."""
     last_days: int = Field(default=1, ge=1)
-    """Days past warm-up, at the end of the stream, over whose rows the metric is taken."""
+    """Days past warm-up, at the end of the stream, over whose rows the metric is taken. Of epochs the best one counts,
+    by the validation part alone."""
     asha: ASHAConfig | None = None
     """Stops trials early; null: all run to their end."""
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from ray.tune import Trainable
 
 from raysparse.config import Tree
-from raysparse.data.dataset import Dataset
-from raysparse.data.selection import select_days
+from raysparse.data.dataset import TEST, Dataset
+from raysparse.data.selection import EPOCH, select_days
 from raysparse.errors import RaySparseError, RunEndedError, WorkerError
 from raysparse.job import TrainJob
 from raysparse.launch.trainer import first_line, open_run, train
@@ -130,7 +130,7 @@ class TrialRun:
     def day(self, records: list[Tree]) -> None:
         """Pass a finished day on, once; the last one comes with the outcome."""
         record = next(record for record in records if record["arm"] == DENSE)
-        if all(record["day"] != day["day"] for day in self._days):
+        if record["day"] != TEST and all(record["day"] != day["day"] for day in self._days):
             self._days.append(record)
             if len(self._days) < self._days_of_stream():
                 self._news.put({"means": means_so_far(self._days, self._metric)})
@@ -139,7 +139,8 @@ class TrialRun:
     def _days_of_stream(self) -> int:
         if self._num_days is None:
             data = self._job.data
-            self._num_days = len(select_days(Dataset.open(data.path), data.first_day, data.last_day))
+            days = select_days(Dataset.open(data.path), data.first_day, data.last_day, data.epochs)
+            self._num_days = len([day for day in days if day.day != TEST])
         return self._num_days
 
     def _main(self) -> None:
@@ -162,15 +163,17 @@ class TrialRun:
         # process instead, whose predecessor's reservations went with it.
         once = job.model_copy(update={"scaling": job.scaling.model_copy(update={"max_restarts": 0})})
         seconds = train(once, folder, self)["seconds"]
-        days = [record for record in _of_trained_arm(folder) if not record["warm_up"]][-self._last_days :]
+        days = [record for record in _of_trained_arm(folder) if not record["warm_up"]]
+        days = days if self._job.data.epochs is not None else days[-self._last_days :]
         metric = weighted_mean(days, self._metric)
         if metric is None:
-            return {"error": f"{self._metric} is undefined on {', '.join(day['day'] for day in days)}: one class only"}
+            names = ", ".join(day["day"] for day in days)
+            return {"error": f"{self._metric} is undefined on {names}: one class only, or a model of another task"}
         return {"metric": metric, "auc": weighted_mean(days, "auc"), "seconds": seconds}
 
 
 def _of_trained_arm(folder: RunFolder) -> list[Tree]:
-    return [record for record in folder.history() if record["arm"] == DENSE]
+    return [record for record in folder.history() if record["arm"] == DENSE and record["day"] != TEST]
 
 
 def means_so_far(days: Sequence[Tree], metric: str) -> list[float]:
@@ -181,6 +184,20 @@ def means_so_far(days: Sequence[Tree], metric: str) -> list[float]:
 
 
 def weighted_mean(days: Sequence[Tree], metric: str) -> float | None:
-    """Return the mean of a metric over days, weighted by rows; None where no day defines it."""
-    known = [(day[metric], day["rows"]) for day in days if day[metric] is not None]
-    return sum(value * rows for value, rows in known) / sum(rows for _, rows in known) if known else None
+    """Return the mean of a metric over days, weighted by rows or targets; None where no day defines it.
+
+    Of epochs, which are all scored on the same rows, the least counts.
+    """
+    known = [(value, day.get("targets", day["rows"])) for day in days if (value := _value(day, metric)) is not None]
+    if not known:
+        return None
+    if days[0]["day"].startswith(EPOCH):
+        return min(value for value, _ in known)
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
+
+
+def _value(day: Tree, metric: str) -> float | None:
+    if metric.startswith("1-"):
+        value = day.get(metric.removeprefix("1-"))
+        return None if value is None else 1.0 - value
+    return day.get(metric)

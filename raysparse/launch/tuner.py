@@ -10,6 +10,7 @@ from importlib import metadata
 import ray
 
 from raysparse.config import Tree, parse_yaml
+from raysparse.data.dataset import TEST
 from raysparse.data.selection import select_days
 from raysparse.errors import ConfigError, WorkerError
 from raysparse.job import TrainJob, TuneJob, check_job, dump_job, refuse_changes, require_kind
@@ -77,18 +78,27 @@ def _prepare(job: TuneJob, jobs: Sequence[TrainJob], display: TuneDisplay) -> in
     num_days: list[int] = []
     seen: set[str] = set()
     for one in jobs:
+        _check_metric(job, one)
         key = one.data.model_dump_json() + str(one.warm_up_days)
         if key in seen:
             continue
         seen.add(key)
         dataset = ensure_data(one.data, display)
-        num_days.append(len(select_days(dataset, one.data.first_day, one.data.last_day)) - one.warm_up_days)
+        days = select_days(dataset, one.data.first_day, one.data.last_day, one.data.epochs)
+        num_days.append(len([day for day in days if day.day != TEST]) - one.warm_up_days)
     least = max(0, min(num_days))
     if job.last_days > least:
         raise ConfigError(
             f"last_days: found {job.last_days}; allowed: up to the {least} days past job.warm_up_days that a trial has"
         )
     return max(num_days)
+
+
+def _check_metric(job: TuneJob, one: TrainJob) -> None:
+    of_ranks = one.model.kind == "sasrec"
+    if of_ranks != job.metric.startswith("1-"):
+        allowed = "1-ndcg@10" if of_ranks else "log_loss, ne"
+        raise ConfigError(f"metric: found {job.metric}; allowed with model.kind {one.model.kind}: {allowed}")
 
 
 def _say_what_is_short(job: TuneJob, per_trial: int, display: TuneDisplay) -> None:

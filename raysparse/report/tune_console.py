@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from raysparse.report.number_text import MISSING, counted, duration, fixed, whole
 from raysparse.report.printer import Bar, Printer, aligned, cut
 
-_METRICS = {"log_loss": "log loss", "ne": "NE"}
+_METRICS = {"log_loss": "log loss", "ne": "NE", "1-ndcg@10": "1 - NDCG@10"}
 _DIGITS = 5
 _LONGEST_VALUE = 32
 _LONGEST_STATUS = 72

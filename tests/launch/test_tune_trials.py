@@ -88,11 +88,22 @@ def test_a_log_of_other_values_is_refused(tmp_path: Path):
 
 def test_means_weigh_days_by_their_rows_and_leave_warm_up_out():
     days = [
-        {"rows": 10, "log_loss": 9.0, "ne": 9.0, "warm_up": True},
-        {"rows": 10, "log_loss": 0.5, "ne": None, "warm_up": False},
-        {"rows": 30, "log_loss": 0.7, "ne": 0.8, "warm_up": False},
-        {"rows": 40, "log_loss": 0.2, "ne": None, "warm_up": False},
+        {"day": "2030-01-01", "rows": 10, "log_loss": 9.0, "ne": 9.0, "warm_up": True},
+        {"day": "2030-01-02", "rows": 10, "log_loss": 0.5, "ne": None, "warm_up": False},
+        {"day": "2030-01-03", "rows": 30, "log_loss": 0.7, "ne": 0.8, "warm_up": False},
+        {"day": "2030-01-04", "rows": 40, "log_loss": 0.2, "ne": None, "warm_up": False},
     ]
     assert means_so_far(days, "log_loss") == pytest.approx([0.5, 26 / 40, 34 / 80])
     assert means_so_far(days, "ne") == [0.8, 0.8]
     assert weighted_mean(days[1:2], "ne") is None
+
+
+def test_of_epochs_the_best_counts_and_days_of_sequences_weigh_by_their_targets():
+    scores = [0.1, 0.4, 0.3]
+    epochs = [
+        {"day": f"epoch-00{n}", "rows": 5, "targets": 5, "ndcg@10": s, "warm_up": False} for n, s in enumerate(scores)
+    ]
+    assert means_so_far(epochs, "1-ndcg@10") == pytest.approx([0.9, 0.6, 0.6])
+    days = [{**epoch, "day": f"2030-01-0{n}", "targets": n} for n, epoch in enumerate(epochs, start=1)]
+    assert weighted_mean(days, "1-ndcg@10") == pytest.approx(1 - (0.1 + 0.8 + 0.9) / 6)
+    assert weighted_mean(days, "auc") is None

@@ -1,7 +1,7 @@
 import io
 from pathlib import Path
-from typing import Any
 
+from raysparse.config import Tree
 from raysparse.report.console import Console
 from raysparse.report.page import write_report
 from raysparse.train.ranking_summary import RANKING_METRICS
@@ -9,7 +9,7 @@ from tests.report.elements import Elements
 from tests.report.runs import write_run
 
 
-def line(day: str, arm: str = "trained", rows: int = 100, **keys: Any) -> dict[str, Any]:
+def line(day: str, arm: str = "trained", rows: int = 100, changes: Tree | None = None) -> Tree:
     scores = dict.fromkeys(RANKING_METRICS, 0.25)
     learned = {"trained_rows": 500, "samples_per_s": 1_000.0, "score_samples_per_s": 2_000.0, "train_seconds": 0.5}
     return {
@@ -21,16 +21,16 @@ def line(day: str, arm: str = "trained", rows: int = 100, **keys: Any) -> dict[s
         "macs": 7,
         **learned,
         **scores,
-        **keys,
+        **(changes or {}),
     }
 
 
 EPOCHS = [
-    line("epoch-000", **{"ndcg@10": 0.01}),
-    line("epoch-001", **{"ndcg@10": 0.3125}),
-    line("epoch-002", **{"ndcg@10": 0.3, "trained_rows": 0, "samples_per_s": None}),
-    line("test", **{"ndcg@10": 0.2, "trained_rows": 0, "samples_per_s": None}),
-    line("test", "best", **{"ndcg@10": 0.2125, "trained_rows": 0, "samples_per_s": None}),
+    line("epoch-000", changes={"ndcg@10": 0.01}),
+    line("epoch-001", changes={"ndcg@10": 0.3125}),
+    line("epoch-002", changes={"ndcg@10": 0.3, "trained_rows": 0, "samples_per_s": None}),
+    line("test", changes={"ndcg@10": 0.2, "trained_rows": 0, "samples_per_s": None}),
+    line("test", "best", changes={"ndcg@10": 0.2125, "trained_rows": 0, "samples_per_s": None}),
 ]
 
 
@@ -62,7 +62,11 @@ def test_a_page_of_epochs_has_the_best_validation_and_the_tests(tmp_path: Path):
 
 
 def test_a_stream_of_days_is_weighed_by_its_targets(tmp_path: Path):
-    days = [line("2030-01-01", warm_up=True), line("2030-01-02", **{"hr@10": 0.5}), line("2030-01-03", rows=300)]
+    days = [
+        line("2030-01-01", changes={"warm_up": True}),
+        line("2030-01-02", changes={"hr@10": 0.5}),
+        line("2030-01-03", rows=300),
+    ]
     page = page_of(write_run(tmp_path, days, {"name": "films", "status": "finished"}))
     assert ["trained", "0.2500", "0.2500", "0.2500", "0.2500", "0.3125", "0.2500", "0.2500"] in page.rows
     assert "Day by day" in " ".join(page.texts)
