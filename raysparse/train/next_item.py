@@ -40,7 +40,11 @@ class NextItemTask:
         sequences = sequences_of(batch.ids, self._model.max_length)
         model = cast(ShardedSequenceModel, arm.model)
         model.head.train()
-        return self._losses(model, sequences, num_steps).sum()
+        loss = self._losses(model, sequences, num_steps).sum()
+        if not len(sequences.input_places):
+            # Ranks exchange all gradients: one whose rows are all padding gives zeros, not none.
+            loss = loss + sum(0.0 * parameter.sum() for parameter in model.head.parameters())
+        return loss
 
     def metrics(self) -> RankingMetrics:
         """Return metrics without predictions."""
@@ -58,7 +62,7 @@ class NextItemTask:
                 count = loss.num_negatives * len(targets)
                 own = torch.randint(1, self._draws.num_items + 1, (count,)).to(targets.device)
                 encoded, positives, rows = model.encode(sequences, own)
-                return bce(encoded, positives, rows.view(len(targets), loss.num_negatives, -1))
+                return bce(encoded, positives, rows.view(len(targets), loss.num_negatives, encoded.shape[1]))
             case GBCEConfig():
                 negatives = self._draws.draw("uniform", loss.num_negatives, num_steps).to(targets.device)
                 encoded, positives, rows = model.encode(sequences, negatives)

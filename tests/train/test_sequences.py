@@ -131,6 +131,16 @@ def test_a_stream_of_days_is_predicted_before_it_is_learned(tmp_path: Path, one_
     assert all(record["targets"] > record["rows"] for record in records)
 
 
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss["kind"])
+def test_ranks_without_a_row_keep_pace(tmp_path: Path, loss: dict[str, Any]):
+    days = [[([1, 2], [3])], [([1], [2, 3]), ([4, 5], [6])], [([7], [8])]]
+    data = write_days(tmp_path / "set", days).path
+    if loss.get("negatives") == "popular":
+        loss = {**loss, "negatives": "uniform"}  # a stream without counts
+    run_ranks(3, run_sequences, data, str(tmp_path / "run"), {"epochs": None, "model": {**MODEL, "loss": loss}})
+    assert [record["targets"] for record in history(tmp_path / "run")] == [1, 3, 1]
+
+
 def test_a_job_that_does_not_fit_its_data_is_refused(data: str, tmp_path: Path, one_rank: None):
     folder = str(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"data.epochs: not given, but .* leaves out each user's last events"):

@@ -72,7 +72,7 @@ class SASRec(nn.Module):
         buckets = buckets_of(offsets)
         longest = buckets[-1].places.shape[1] if buckets else 0
         assert longest <= self.config.max_length, (
-            f"a sequence of {longest} items, but max_length is {self.config.max_length}: cut it by keep_last"
+            f"a sequence of {longest} items, but max_length is {self.config.max_length}: cut it to its last ones"
         )
         inputs = self.input_norm(values + self.positions[places_of(offsets)])
         context = None if self.config.gate == "none" else context_of(self.config.gate, inputs, buckets)

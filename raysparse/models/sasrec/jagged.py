@@ -38,14 +38,6 @@ def places_of(offsets: Tensor) -> Tensor:
     return torch.arange(len(rows), device=offsets.device) - offsets[rows]
 
 
-def keep_last(values: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Cut every sequence of `values` `[T, ...]` to its last `count` items; return the values and offsets of these."""
-    lengths = lengths_of(offsets)
-    kept_lengths = lengths.clamp(max=count)
-    kept = places_of(offsets) >= (lengths - kept_lengths)[rows_of(offsets)]
-    return values[kept], torch.nn.functional.pad(kept_lengths.cumsum(0), (1, 0))
-
-
 def buckets_of(offsets: Tensor) -> list[Bucket]:
     """Sort the sequences that have items into buckets of lengths within a factor of the square root of two."""
     lengths = lengths_of(offsets)

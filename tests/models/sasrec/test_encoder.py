@@ -156,16 +156,8 @@ def test_the_context_of_a_gate_is_the_mean_of_all_so_far():
     torch.testing.assert_close(prefix_mean(values, jagged.buckets_of(offsets_of(LENGTHS))), torch.stack(expected))
 
 
-def test_sequences_are_cut_to_their_last_items():
-    values, offsets = torch.arange(10.0), torch.tensor([0, 4, 4, 5, 10])
-    kept, kept_offsets = jagged.keep_last(values, offsets, 3)
-    assert kept.tolist() == [1, 2, 3, 4, 7, 8, 9]
-    assert kept_offsets.tolist() == [0, 3, 3, 4, 7]
-    assert jagged.keep_last(values, offsets, 5)[0].equal(values)
-
-
 def test_a_sequence_that_was_not_cut_is_refused():
-    with pytest.raises(AssertionError, match="a sequence of 13 items, but max_length is 12: cut it by keep_last"):
+    with pytest.raises(AssertionError, match="a sequence of 13 items, but max_length is 12"):
         encoder_of()(values_of((1, 13), 16), offsets_of((1, 13)))
 
 
