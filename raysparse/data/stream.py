@@ -48,22 +48,22 @@ class DayStream:
         world_size: int = 1,
         max_scored_rows: int | None = None,
     ) -> None:
-        """`max_scored_rows` are scored of a day, to whole batches; None: all."""
+        """`max_scored_rows` are scored of a day; None: all."""
         self.dataset = dataset
         self._max_scored_rows = max_scored_rows
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self._config = config
-        self._kept: dict[tuple[str, int], _Columns] = {}
+        self._kept: dict[tuple[str, int, int], _Columns] = {}
 
     def num_batches(self, day: Day) -> int:
         """Batches of a day, the same on every rank."""
-        return sum(window.num_batches for window in self._windows(day))
+        return sum(window.num_batches for window in self._windows(day, self._config.batch_size))
 
     def batches(self, day: Day, start: int = 0) -> Iterator[Batch]:
         """Yield the day's batches from number `start` on, read ahead by a thread; DataError names a file."""
-        return _read_ahead(self._read(day, start), PREFETCHED_BATCHES)
+        return _read_ahead(self._read(day, start, self._config.batch_size), PREFETCHED_BATCHES)
 
     def scored_day(self, day: Day) -> Day:
         """The rows that are predicted before a day is learned: its own."""
@@ -71,23 +71,27 @@ class DayStream:
 
     def scored_batches(self, day: Day) -> Iterator[Batch]:
         """Yield the batches that are predicted before a day is learned."""
-        rows = 0
-        for batch in self.batches(self.scored_day(day)):
+        limit = self._max_scored_rows
+        if limit is None:
+            yield from self.batches(self.scored_day(day))
+            return
+        batch_size, rows = min(self._config.batch_size, limit), 0
+        for batch in _read_ahead(self._read(self.scored_day(day), 0, batch_size), PREFETCHED_BATCHES):
             yield batch
             rows += batch.num_rows
-            if self._max_scored_rows is not None and rows >= self._max_scored_rows:
+            if rows > limit - batch_size / 2:  # a batch has about so many rows
                 return
 
     def num_scored_rows(self, day: Day) -> int:
-        """Rows that are predicted before a day is learned, but for a part of a batch."""
+        """Rows that are predicted before a day is learned, or a few more or less where they are limited."""
         rows = self.scored_day(day).rows
         return rows if self._max_scored_rows is None else min(rows, self._max_scored_rows)
 
-    def _windows(self, day: Day) -> tuple[Window, ...]:
-        return windows_of(day, self.seed, self._config.batch_size, self._config.shuffle_rows)
+    def _windows(self, day: Day, batch_size: int) -> tuple[Window, ...]:
+        return windows_of(day, self.seed, batch_size, self._config.shuffle_rows)
 
-    def _read(self, day: Day, start: int) -> Iterator[Batch]:
-        for window in self._windows(day):
+    def _read(self, day: Day, start: int, batch_size: int) -> Iterator[Batch]:
+        for window in self._windows(day, batch_size):
             if start >= window.first_batch + window.num_batches:
                 continue
             share = share_of(window, self.seed, day.day, self.rank, self.world_size)
@@ -99,9 +103,9 @@ class DayStream:
     def _columns(self, day: Day, window: Window, share: Share) -> "_Columns":
         # A day is read twice, to be scored and to be trained on: its first window is kept, so that the second reading
         # begins at once, and the latest, so that a day of up to two windows is read from disk only once.
-        key = (day.day, window.first_batch)
+        key = (day.day, window.first_batch, window.num_batches)
         if key not in self._kept:
-            self._kept = {kept: columns for kept, columns in self._kept.items() if kept == (day.day, 0)}
+            self._kept = {kept: columns for kept, columns in self._kept.items() if kept[:2] == (day.day, 0)}
             self._kept[key] = _Columns.of(self._table(window, share), self.dataset.schema, share)
         return self._kept[key]
 

@@ -1,5 +1,6 @@
 """Where each target stands among all items of a sharded table, by score."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -7,10 +8,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raysparse.data.schema import ITEM_TABLE
-from raysparse.sharding.tables import ShardedTables
+from raysparse.sharding.tables import ShardedTables, TableShard
 
-_SCORES_AT_A_TIME = 2**24
-"""Scores that are held at a time: 64 MiB, where a rank holds the whole table."""
+_TARGETS_AT_A_TIME = 1024
+_ROWS_AT_A_TIME = 16_384
+"""A block of scores takes 64 MiB; blocks of many targets, since a table is larger than the cache."""
+_ROUNDING = 1e-6
+"""Scores are taken for the same within this share of the product of the vectors' lengths."""
 
 
 @dataclass(frozen=True)
@@ -36,70 +40,90 @@ def rank_targets(tables: ShardedTables, queries: Queries) -> tuple[Tensor, dict[
     scores all items alike gains nothing. NaN where the target's score is no finite number. Each process scores the
     rows that it holds, and the counts are added up: no scores travel, unless the table is cut by columns.
     """
-    rows, _ = tables.shapes[ITEM_TABLE]
-    size = max(1, _SCORES_AT_A_TIME // rows)
-    counts = [_count(tables, queries, slice(start, start + size)) for start in range(0, len(queries.targets), size)]
-    names = ("", *queries.samples)
-    together = torch.cat(counts, dim=1) if counts else queries.encoded.new_zeros(len(names), 0)
+    starts = range(0, len(queries.targets), _TARGETS_AT_A_TIME)
+    counts = [_count(tables, queries, slice(start, start + _TARGETS_AT_A_TIME)) for start in starts]
+    together = torch.cat(counts, dim=1) if counts else queries.encoded.new_zeros(1 + len(queries.samples), 0)
     return together[0], dict(zip(queries.samples, together[1:], strict=True))
 
 
 def _count(tables: ShardedTables, queries: Queries, part: slice) -> Tensor:
     """The ranks `[1 + samples, C]` of a part of the targets."""
-    targets = queries.targets[part]
-    blocks = _blocks(tables, queries.encoded[part])
-    own = torch.zeros(len(targets), device=targets.device)
-    for first_row, scores in blocks:
-        picked, inside = _pick(scores, targets.unsqueeze(1), first_row)
-        own += torch.where(inside, picked, 0.0).squeeze(1)
-    _add_up(own)
-    bounds = torch.tensor([part.start, part.start + len(targets)], device=targets.device)
-    first, last = torch.searchsorted(queries.seen_by, bounds).tolist()
-    seen, seen_by = queries.seen[first:last], queries.seen_by[first:last] - part.start
+    encoded, targets = queries.encoded[part], queries.targets[part]
+    own, reach = _own_scores(tables, encoded, targets)
+    left_out, left_out_of = _left_out(queries, part)
     counts = torch.zeros(1 + len(queries.samples), len(targets), device=targets.device)
-    for first_row, scores in blocks:
+    for first_row, scores in _blocks(tables, encoded):
         for number, sample in enumerate(queries.samples.values(), start=1):
-            picked, inside = _pick(scores, sample[part], first_row)
-            counts[number] += _standing(torch.where(inside & (sample[part] > 0), picked, -torch.inf), own)
-        _leave_out(scores, seen, seen_by, first_row)
-        counts[0] += _standing(scores, own)
+            counts[number] += _standing(_pick(scores, sample[part], first_row), own, reach)
+        first, last = torch.searchsorted(left_out, torch.tensor([first_row, first_row + scores.shape[1]])).tolist()
+        scores[left_out_of[first:last], left_out[first:last] - first_row] = -torch.inf
+        counts[0] += _standing(scores, own, reach)
     _add_up(counts)
-    counts[0] -= 0.5  # the target, which scores the same as itself
     counts[:, ~own.isfinite()] = torch.nan
     return counts
 
 
-def _blocks(tables: ShardedTables, encoded: Tensor) -> list[tuple[int, Tensor]]:
-    """The scores `[C, R]` of the rows that this process counts, with the first row of each block."""
-    shards = [shard for shard in tables.shards if shard.table == ITEM_TABLE]
+def _own_scores(tables: ShardedTables, encoded: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The targets' scores `[C]`, and how far from them `[C]` a score is the same but for rounding."""
+    parts = torch.zeros(2, len(targets), device=targets.device)
+    for shard in _shards(tables):
+        places = targets - shard.first_row
+        inside = (places >= 0) & (places < len(shard.weight))
+        rows = shard.weight[places[inside]]
+        columns = slice(shard.first_column, shard.first_column + rows.shape[1])
+        parts[0, inside] += (encoded[inside, columns] * rows).sum(1)
+        parts[1, inside] += rows.square().sum(1)
+    _add_up(parts)
+    return parts[0], _ROUNDING * parts[1].sqrt() * encoded.norm(dim=1)
+
+
+def _left_out(queries: Queries, part: slice) -> tuple[Tensor, Tensor]:
+    """What does not count in the rankings of a part: what was seen, the target, and row 0; ascending by item."""
+    targets = queries.targets[part]
+    bounds = torch.tensor([part.start, part.start + len(targets)], device=targets.device)
+    first, last = torch.searchsorted(queries.seen_by, bounds).tolist()
+    of = torch.arange(len(targets), device=targets.device)
+    items = torch.cat([queries.seen[first:last], targets, torch.zeros_like(targets)])
+    rankings = torch.cat([queries.seen_by[first:last] - part.start, of, of])
+    order = items.argsort()
+    return items[order], rankings[order]
+
+
+def _blocks(tables: ShardedTables, encoded: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield the scores `[C, R]` of the rows that this process counts, with the first row of each block."""
+    shards = _shards(tables)
     if len(tables.column_bounds[ITEM_TABLE]) == 2:
-        return [(shard.first_row, encoded @ shard.weight.T) for shard in shards]
-    scores = torch.zeros(len(encoded), tables.shapes[ITEM_TABLE][0], device=encoded.device)
-    for shard in shards:
-        columns = slice(shard.first_column, shard.first_column + shard.weight.shape[1])
-        scores += encoded[:, columns] @ shard.weight.T
-    _add_up(scores)
-    return [(0, scores)] if dist.get_rank() == 0 else []
+        for shard in shards:
+            for start in range(0, len(shard.weight), _ROWS_AT_A_TIME):
+                yield shard.first_row + start, encoded @ shard.weight[start : start + _ROWS_AT_A_TIME].T
+        return
+    num_rows = tables.shapes[ITEM_TABLE][0]
+    for start in range(0, num_rows, _ROWS_AT_A_TIME):
+        scores = torch.zeros(len(encoded), min(_ROWS_AT_A_TIME, num_rows - start), device=encoded.device)
+        for shard in shards:
+            columns = slice(shard.first_column, shard.first_column + shard.weight.shape[1])
+            scores += encoded[:, columns] @ shard.weight[start : start + _ROWS_AT_A_TIME].T
+        _add_up(scores)
+        if dist.get_rank() == 0:
+            yield start, scores
 
 
-def _pick(scores: Tensor, ids: Tensor, first_row: int) -> tuple[Tensor, Tensor]:
-    """Return the scores of items `[C, K]`, and whether they lie in the block."""
+def _shards(tables: ShardedTables) -> list[TableShard]:
+    return [shard for shard in tables.shards if shard.table == ITEM_TABLE]
+
+
+def _pick(scores: Tensor, ids: Tensor, first_row: int) -> Tensor:
+    """The scores of items `[C, K]`; minus infinity for those outside the block, and for 0, which is none."""
     places = ids - first_row
-    inside = (places >= 0) & (places < scores.shape[1])
-    return scores.gather(1, places.clamp(0, scores.shape[1] - 1)), inside
+    inside = (places >= 0) & (places < scores.shape[1]) & (ids > 0)
+    return torch.where(inside, scores.gather(1, places.clamp(0, scores.shape[1] - 1)), -torch.inf)
 
 
-def _leave_out(scores: Tensor, seen: Tensor, seen_by: Tensor, first_row: int) -> None:
-    places = seen - first_row
-    inside = (places >= 0) & (places < scores.shape[1])
-    scores[seen_by[inside], places[inside]] = -torch.inf
-    if first_row == 0:
-        scores[:, 0] = -torch.inf  # no item
-
-
-def _standing(scores: Tensor, own: Tensor) -> Tensor:
-    own = own.unsqueeze(1)
-    return (scores > own).sum(1) + 0.5 * (scores == own).sum(1)
+def _standing(scores: Tensor, own: Tensor, reach: Tensor) -> Tensor:
+    """How many scores are higher, and half of how many are the same."""
+    higher = (scores > (own + reach).unsqueeze(1)).sum(1)
+    not_lower = (scores >= (own - reach).unsqueeze(1)).sum(1)
+    return 0.5 * (higher + not_lower)
 
 
 def _add_up(values: Tensor) -> None:

@@ -31,7 +31,7 @@ class RankingConfig(Config):
     """Ranks among 100 unseen items besides, drawn evenly or by how often they occur, to compare with papers: such
     ranks may turn the order of models round (Krichene and Rendle, KDD 2020)."""
     max_rows: int | None = Field(default=None, ge=1)
-    """Rows that are scored of a day, or after an epoch, drawn by the seed, to whole batches; null: all."""
+    """Rows that are scored of a day, or after an epoch, drawn by the seed; null: all."""
 
 
 class RankingMetrics:

@@ -41,7 +41,7 @@ def test_a_resumed_day_reads_the_rest_with_any_number_of_workers(plain: Dataset,
 
 def test_rows_stay_together_and_missing_values_are_marked(plain: Dataset):
     stream = DayStream(plain, StreamConfig(batch_size=100), 5)
-    table = stream._table(stream._windows(plain.days[0])[0], stream_share(stream))
+    table = stream._table(stream._windows(plain.days[0], 100)[0], stream_share(stream))
     user_of = dict(zip(table["number"].to_pylist(), table["user"].to_pylist(), strict=True))
     gap_of = dict(zip(table["number"].to_pylist(), table["gap"].to_pylist(), strict=True))
     for batch in stream.batches(plain.days[0]):
@@ -58,7 +58,7 @@ def test_the_second_reading_of_a_day_finds_its_first_window_and_its_last(
 ):
     dataset = write_dataset(tmp_path, PLAIN, [rows])
     stream = DayStream(dataset, StreamConfig(batch_size=64, shuffle_rows=330), 5)
-    assert len(stream._windows(dataset.days[0])) == len(rows)
+    assert len(stream._windows(dataset.days[0], 64)) == len(rows)
     done: list[int] = []
     read = stream_module._read_row_group
 
@@ -77,7 +77,7 @@ def stream_share(stream: DayStream):
     from raysparse.data.order import share_of
 
     day = stream.dataset.days[0]
-    return share_of(stream._windows(day)[0], stream.seed, day.day, 0, 1)
+    return share_of(stream._windows(day, 100)[0], stream.seed, day.day, 0, 1)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -70,9 +70,9 @@ def _standing(others: list[float], own: float) -> float:
     return sum(score > own for score in others) + 0.5 * sum(score == own for score in others)
 
 
-def check_ranks(shardings: tuple[str, ...], scores_at_a_time: int) -> None:
+def check_ranks(shardings: tuple[str, ...], targets_at_a_time: int, rows_at_a_time: int) -> None:
     """Compare what the ranks find together with one comparison after the other, on each of them."""
-    item_ranks._SCORES_AT_A_TIME = scores_at_a_time
+    item_ranks._TARGETS_AT_A_TIME, item_ranks._ROWS_AT_A_TIME = targets_at_a_time, rows_at_a_time
     for sharding in shardings:
         ranks, sampled = rank_targets(build(sharding).tables, queries())
         assert (ranks.tolist(), sampled["some"].tolist()) == expected(), sharding
