@@ -1,6 +1,6 @@
 """Checkpoints: tensors and JSON in a folder that counts only once its manifest stands there.
 
-checkpoints/step-000001234/rank-00000.safetensors ...   tensors, by rank
+checkpoints/step-000001234/rank-00000.safetensors ...   tensors, by rank; large ones in several files
                            tensors.json                 which box of which tensor lies where
                            state.json                   position, scores of the day, callbacks
                            manifest.json                names and sizes of all files, written last

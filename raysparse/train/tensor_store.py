@@ -6,6 +6,7 @@ torch's own file format pickles its metadata; reading one would run what it hold
 import dataclasses
 import json
 import posixpath
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -45,9 +46,12 @@ from raysparse.sharding.global_tensor import GlobalTensor, Piece
 
 INDEX = "tensors.json"
 
+_BYTES_PER_FILE = 2**28
+"""A rank's file holds about so much: saving takes twice that beside the tensors, and restoring once."""
+
 
 def save_tensors(url: str, tensors: dict[str, GlobalTensor]) -> None:
-    """Write global tensors into the folder `url`: a file per rank and an index. All ranks together."""
+    """Write global tensors into the folder `url`: files of each rank, and an index. All ranks together."""
     save(
         dict(tensors),
         storage_writer=_Writer(url),
@@ -99,8 +103,7 @@ class _SavePlanner(DefaultSavePlanner):
         for name, tensor in self.state_dict.items():
             if tensor.replicated and not self.is_coordinator:
                 continue
-            for piece in tensor.pieces:
-                chunk = ChunkStorageMetadata(torch.Size(piece.offsets), piece.tensor.shape)
+            for chunk in (chunk for piece in tensor.pieces for chunk in _chunks(piece)):
                 data = TensorWriteData(chunk, TensorProperties(dtype=tensor.dtype), torch.Size(tensor.shape))
                 index = MetadataIndex(name, chunk.offsets)
                 items.append(WriteItem(index, WriteItemType.SHARD, tensor_data=data))
@@ -108,7 +111,8 @@ class _SavePlanner(DefaultSavePlanner):
         return self.plan
 
     def resolve_data(self, write_item: WriteItem) -> Tensor:
-        return _piece(self.state_dict, write_item.index).tensor.detach()
+        assert write_item.tensor_data is not None
+        return _chunk_of(self.state_dict[write_item.index.fqn].pieces, write_item.tensor_data.chunk)
 
 
 class _LoadPlanner(DefaultLoadPlanner):
@@ -149,8 +153,47 @@ def _piece(tensors: dict[str, Any], index: MetadataIndex) -> Piece:
     return next(piece for piece in pieces if torch.Size(piece.offsets) == index.offset)
 
 
+def _chunks(piece: Piece) -> Iterator[ChunkStorageMetadata]:
+    """Cut a piece into blocks of rows that fit a file."""
+    shape = piece.tensor.shape
+    if not shape:
+        yield ChunkStorageMetadata(torch.Size(piece.offsets), shape)
+        return
+    rows = max(1, _BYTES_PER_FILE * shape[0] // max(1, piece.tensor.numel() * piece.tensor.element_size()))
+    for start in range(0, max(1, shape[0]), rows):
+        offsets = (piece.offsets[0] + start, *piece.offsets[1:])
+        yield ChunkStorageMetadata(torch.Size(offsets), torch.Size((min(rows, shape[0] - start), *shape[1:])))
+
+
+def _chunk_of(pieces: tuple[Piece, ...], chunk: ChunkStorageMetadata) -> Tensor:
+    """The tensor of a chunk that `_chunks` has cut."""
+    if not chunk.sizes:
+        return pieces[0].tensor.detach()
+    (row, *column), rows = chunk.offsets, chunk.sizes[0]
+    for piece in pieces:
+        start = row - piece.offsets[0]
+        if list(piece.offsets[1:]) == column and start >= 0 and start + rows <= piece.tensor.shape[0]:
+            return piece.tensor.detach()[start : start + rows]
+    raise AssertionError(f"no piece holds the rows {row} to {row + rows}")
+
+
 def _key(index: MetadataIndex) -> str:
     return f"{index.fqn}@{','.join(str(offset) for offset in index.offset or ())}"
+
+
+def _by_file(items: list[WriteItem]) -> Iterator[list[WriteItem]]:
+    """Group what a rank writes into files, one at least."""
+    group: list[WriteItem] = []
+    num_bytes = 0
+    for item in items:
+        assert item.tensor_data is not None
+        size = item.tensor_data.chunk.sizes.numel() * item.tensor_data.properties.dtype.itemsize
+        if group and num_bytes + size > _BYTES_PER_FILE:
+            yield group
+            group, num_bytes = [], 0
+        group.append(item)
+        num_bytes += size
+    yield group
 
 
 class _Writer(StorageWriter):
@@ -170,18 +213,23 @@ class _Writer(StorageWriter):
         return plans
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        name = f"rank-{dist.get_rank():05d}.safetensors"
+        results: list[WriteResult] = []
+        for number, items in enumerate(_by_file(plan.items)):
+            name = f"rank-{dist.get_rank():05d}{f'-{number:05d}' if number else ''}.safetensors"
+            self._write_file(name, items, planner)
+            results += [WriteResult(item.index, 0, name) for item in items]
+        done: Future[list[WriteResult]] = Future()
+        done.set_result(results)
+        return done
+
+    def _write_file(self, name: str, items: list[WriteItem], planner: SavePlanner) -> None:
         tensors: dict[str, Tensor] = {}
-        for item in plan.items:
+        for item in items:
             tensor = planner.resolve_data(item)
             assert isinstance(tensor, Tensor)
             # Copied, since views of one memory are refused.
             tensors[_key(item.index)] = tensor.cpu().clone(memory_format=torch.contiguous_format)
-        payload = save_safetensors(tensors)
-        self._filesystem.pipe_file(posixpath.join(self._root, name), payload)
-        done: Future[list[WriteResult]] = Future()
-        done.set_result([WriteResult(item.index, 0, name) for item in plan.items])
-        return done
+        self._filesystem.pipe_file(posixpath.join(self._root, name), save_safetensors(tensors))
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         file_of = {_key(result.index): result.storage_data for rank in results for result in rank}

@@ -19,6 +19,7 @@ from raysparse.models.dlrm import DLRMConfig
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import fused_parameters, is_fused
 from raysparse.sharding.plan import ShardingConfig, TableSharder, make_plan, topology_of
+from raysparse.train import tensor_store
 from raysparse.train.tensor_store import TensorStore, save_tensors
 
 KINDS = ("table_wise", "row_wise", "column_wise", "data_parallel")
@@ -100,6 +101,12 @@ def save_all(folder: Path, combinations: list[tuple[str, str]]) -> None:
         if dist.get_rank() == 0:
             expected = {"first": first, "saved": saved, "after": after, "bounds": model.tables.column_bounds}
             torch.save(expected, folder / f"{kind}-{optimizer}.pt")
+
+
+def save_in_small_files(folder: Path, combinations: list[tuple[str, str]]) -> None:
+    """As `save_all`, with files of so few bytes that tables are cut into several."""
+    tensor_store._BYTES_PER_FILE = 300
+    save_all(folder, combinations)
 
 
 def load_all(folder: Path, combinations: list[tuple[str, str]], kinds: tuple[str, ...]) -> None:
