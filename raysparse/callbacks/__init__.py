@@ -10,6 +10,7 @@ from raysparse.callbacks.feature_cache import FeatureCacheConfig, FeatureCaching
 from raysparse.callbacks.frozen_arm import FrozenArm, FrozenArmConfig
 from raysparse.callbacks.history import History
 from raysparse.callbacks.mask_age import MaskAge, MaskAgeConfig
+from raysparse.callbacks.memory import ReturnMemory
 from raysparse.callbacks.path_sampling import PathSampling, PathSamplingConfig
 from raysparse.callbacks.progress import Progress
 from raysparse.callbacks.row_pruning import RowPruning, RowPruningConfig
@@ -79,6 +80,7 @@ __all__ = [
     "PathSampling",
     "PathSamplingConfig",
     "Progress",
+    "ReturnMemory",
     "RowPruning",
     "RowPruningConfig",
     "SmallDense",

@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.train import CheckpointUploadMode
 
-from raysparse.callbacks import Checkpointing, History, Progress, build_callback
+from raysparse.callbacks import Checkpointing, History, Progress, ReturnMemory, build_callback
 from raysparse.data.dataset import Dataset
 from raysparse.data.selection import select_days
 from raysparse.errors import RunEndedError
@@ -63,7 +63,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     callbacks: list[Callback] = [
         build_callback(config, job.seed, job.model, dataset.schema) for config in job.callbacks
     ]
-    callbacks += [History(folder), Progress(tell)]
+    callbacks += [History(folder), Progress(tell), ReturnMemory()]
     callbacks.append(Checkpointing(checkpoints, job.checkpoint, callbacks, _register_checkpoint))
     name = checkpoints.latest(lambda text: tell({"event": "message", "text": text}))
     if name is not None:
