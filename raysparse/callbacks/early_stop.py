@@ -15,7 +15,7 @@ BEST = "best"
 
 
 class EarlyStopConfig(Config):
-    """A run of epochs that ends when the validation part is predicted no better."""
+    """A run of epochs that ends when the validation part is predicted no better; it holds the weights twice."""
 
     kind: Literal["early_stop"] = "early_stop"
     metric: Literal["ndcg@5", "ndcg@10", "ndcg@20", "hr@5", "hr@10", "hr@20", "mrr@10"] = "ndcg@10"
