@@ -15,6 +15,7 @@ from raysparse.callbacks import (
     FrozenArmConfig,
     PathSamplingConfig,
 )
+from raysparse.callbacks.early_stop import BEST
 from raysparse.config import Config
 from raysparse.data.sources import PrepareConfig
 from raysparse.data.stream import StreamConfig
@@ -106,9 +107,14 @@ class TrainJob(Config):
     @model_validator(mode="after")
     def _distinct_arms(self) -> Self:
         names = ["trained", *(callback.name for callback in self.callbacks if isinstance(callback, ArmConfig))]
+        if any(isinstance(callback, EarlyStopConfig) for callback in self.callbacks):
+            names.append(BEST)
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
-            raise ValueError(f"arms (callbacks.*.name, and 'trained') of different names; {', '.join(double)} is twice")
+            raise ValueError(
+                f"arms (callbacks.*.name, 'trained', early_stop's 'best') of different names; {', '.join(double)} is "
+                "twice"
+            )
         return self
 
     @model_validator(mode="after")

@@ -71,7 +71,7 @@ def build_model(config: ModelConfig, schema: Schema, seed: int) -> AnyRecommende
     if isinstance(config, SASRecConfig):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return SequenceRecommender(item_table(schema, config.embedding_dim), SASRec(config), config.embedding_dim)
+            return SequenceRecommender(item_table(schema, config.embedding_dim), SASRec(config))
     field_dims = config.field_dims if isinstance(config, NASRecConfig) else None
     tables = embedding_tables(schema, config.embedding_dim, field_dims)
     with torch.random.fork_rng(devices=[]):

@@ -23,11 +23,10 @@ class SequenceRecommender(nn.Module):
     the one table: each is looked up once, and learns from both sides.
     """
 
-    def __init__(self, tables: EmbeddingCollection, head: nn.Module, embedding_dim: int) -> None:
+    def __init__(self, tables: EmbeddingCollection, head: nn.Module) -> None:
         super().__init__()
         self.tables = tables
         self.head = head
-        self.embedding_dim = embedding_dim
 
     @property
     def table_configs(self) -> Sequence[BaseEmbeddingConfig]:

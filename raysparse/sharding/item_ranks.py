@@ -55,7 +55,8 @@ def _count(tables: ShardedTables, queries: Queries, part: slice) -> Tensor:
     for first_row, scores in _blocks(tables, encoded):
         for number, sample in enumerate(queries.samples.values(), start=1):
             counts[number] += _standing(_pick(scores, sample[part], first_row), own, reach)
-        first, last = torch.searchsorted(left_out, torch.tensor([first_row, first_row + scores.shape[1]])).tolist()
+        bounds = torch.tensor([first_row, first_row + scores.shape[1]], device=left_out.device)
+        first, last = torch.searchsorted(left_out, bounds).tolist()
         scores[left_out_of[first:last], left_out[first:last] - first_row] = -torch.inf
         counts[0] += _standing(scores, own, reach)
     _add_up(counts)

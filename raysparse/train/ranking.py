@@ -14,9 +14,7 @@ from raysparse.sharding.item_ranks import Queries, rank_targets
 from raysparse.sharding.sequence_model import ShardedSequenceModel
 from raysparse.train.arm import Arm
 from raysparse.train.item_draws import Distribution, ItemDraws, history_keys
-
-CUTOFFS = (5, 10, 20)
-"""Places up to which a target counts as found."""
+from raysparse.train.ranking_summary import CUTOFFS
 
 _NUM_SAMPLES = 100
 """As in the papers of SASRec and BERT4Rec."""

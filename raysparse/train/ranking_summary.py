@@ -5,7 +5,10 @@ from typing import Any
 
 from raysparse.data.dataset import TEST
 
-RANKING_METRICS = tuple(f"{name}@{k}" for k in (5, 10, 20) for name in ("hr", "ndcg", "mrr"))
+CUTOFFS = (5, 10, 20)
+"""Places up to which a target counts as found."""
+
+RANKING_METRICS = tuple(f"{name}@{k}" for k in CUTOFFS for name in ("hr", "ndcg", "mrr"))
 """Metrics that every line of a ranking history has, and means over days are made of."""
 
 
