@@ -19,7 +19,7 @@ _INTEGER = r"^-?\d{1,18}$"
 _INTEGER_BOUND = 10**18
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_LATEST_S = 4_102_444_800
+LATEST_S = 4_102_444_800
 """2100-01-01: a later timestamp is in the wrong unit."""
 
 
@@ -100,7 +100,7 @@ def to_days(column: pa.Array, name: str, parse: Callable[[str], str | None], fau
 
 def to_utc_days(seconds: Floats, name: str, faults: Faults, hours: bool = False) -> Days:
     """Days (or hours, `2014-10-21T05`) of Unix timestamps, UTC; NaN is a row that is marked already."""
-    out_of_range = (seconds < 0) | (seconds >= _LATEST_S)
+    out_of_range = (seconds < 0) | (seconds >= LATEST_S)
     faults.mark(out_of_range, f"{name} is out of range (Unix seconds, 1970 to 2099)")
     readable = ~(out_of_range | np.isnan(seconds))
     unit, seconds_per_unit = ("h", 3600) if hours else ("D", 86_400)

@@ -140,7 +140,12 @@ def test_a_trial_that_is_behind_is_stopped_and_one_that_fails_is_written_down(
         # The last one makes a loss that is not finite.
         {RATE: choice(1e-2, 1e-7, 1e30)},
         data=data,
-        job={"warm_up_days": 1, "optimizer": {"dense": {"kind": "sgd"}}},
+        # A trial is told to stop while it goes on: its days have to take longer than the word does to reach it.
+        job={
+            "data": {"path": data, "batch_size": 8},
+            "warm_up_days": 1,
+            "optimizer": {"dense": {"kind": "sgd"}},
+        },
         searcher={"kind": "grid"},
         asha={"grace_days": 1, "reduction_factor": 2},
     )

@@ -11,14 +11,11 @@ import pyarrow as pa
 
 from raysparse.data.arrow import compute as pc
 from raysparse.data.delimited import TextRows
-from raysparse.data.fields import Faults, to_floats, to_integers
+from raysparse.data.fields import LATEST_S, Faults, to_floats, to_integers
 from raysparse.data.lines import LineBlock, cut_file, read_blocks
 from raysparse.data.rejects import Reject, Rejects, readable
 from raysparse.data.sequences.events import EventBlock, Times, coded
 from raysparse.errors import DataError
-
-_LATEST_S = 4_102_444_800
-"""2100-01-01: a later time is in the wrong unit."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def to_seconds(column: pa.Array, name: str, form: Literal["unix_s", "unix_ms", "
     if seconds is None:
         numbers = to_floats if pa.types.is_floating(column.type) else to_integers
         seconds = numbers(column, name, faults) // (1000 if form == "unix_ms" else 1)
-    out_of_range = (seconds < 0) | (seconds >= _LATEST_S)
+    out_of_range = (seconds < 0) | (seconds >= LATEST_S)
     faults.mark(out_of_range, f"{name} is out of range (1970 to 2099)")
     return np.where(out_of_range | np.isnan(seconds), 0, seconds).astype(np.int64)
 
