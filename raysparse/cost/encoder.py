@@ -7,30 +7,34 @@ from raysparse.models.sasrec.config import SASRecConfig
 def encoder_macs(config: SASRecConfig, length: int) -> int:
     """Return the multiply-adds of all matrix products for one history of `length` items.
 
-    Softmax attention counts both products in full, also above the diagonal: `2 * length^2 * D`. Linear attention counts
+    Softmax attention counts both products in full, also above the diagonal: `2 * length^2 * W` for heads
+    of `W` channels together. Linear attention counts
     the products within chunks, and those with the state.
     """
-    width, inner = config.embedding_dim, config.inner_width
-    of_item = 4 * width * width + 2 * width * inner + _gate_macs(config)
-    attention = sum(_attention_macs(kind, config, length) for kind in config.attention_kinds)
-    return config.num_layers * length * of_item + attention
+    return sum(_block_macs(config, layer, length) for layer in range(config.num_layers))
 
 
-def _attention_macs(kind: str, config: SASRecConfig, length: int) -> int:
-    width, head = config.embedding_dim, config.embedding_dim // config.num_heads
+def _block_macs(config: SASRecConfig, layer: int, length: int) -> int:
+    width, inner = config.embedding_dim, config.inner_widths[layer]
+    head_dim = config.head_dims[layer]
+    of_heads = config.head_counts[layer] * head_dim
+    of_item = 4 * width * of_heads + 2 * width * inner + _gate_macs(config.gate, width, inner)
+    return length * of_item + _attention_macs(config.attention_kinds[layer], length, of_heads, head_dim)
+
+
+def _attention_macs(kind: str, length: int, of_heads: int, head_dim: int) -> int:
     if kind == "softmax":
-        return 2 * length * length * width
+        return 2 * length * length * of_heads
     chunks = [min(CHUNK, length - start) for start in range(0, length, CHUNK)]
     # The first chunk reads no state, and no chunk reads what the last would leave.
-    through_state = (sum(chunks[1:]) + sum(chunks[:-1])) * width * head
-    return sum(2 * size * size * width for size in chunks) + through_state
+    through_state = (sum(chunks[1:]) + sum(chunks[:-1])) * of_heads * head_dim
+    return sum(2 * size * size * of_heads for size in chunks) + through_state
 
 
-def _gate_macs(config: SASRecConfig) -> int:
-    width, inner = config.embedding_dim, config.inner_width
-    if config.gate == "none":
+def _gate_macs(gate: str, width: int, inner: int) -> int:
+    if gate == "none":
         return 0
-    if config.gate == "paper":
+    if gate == "paper":
         return (width + inner) * inner + 2 * width * width
     hidden = max(1, width // 4)
     return 2 * (2 * width) * hidden + hidden * (inner + width)

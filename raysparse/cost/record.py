@@ -11,7 +11,9 @@ from raysparse.config import Config
 from raysparse.cost.encoder import encoder_macs
 from raysparse.data.schema import Schema
 from raysparse.models import AnyRecommender, Recommender
+from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.encoder import SASRec
+from raysparse.models.sasrec.supernet import SASRecSupernet
 
 
 class Cost(Config):
@@ -37,6 +39,17 @@ def cost_of(model: AnyRecommender, schema: Schema) -> Cost:
     )
 
 
+def encoder_cost(config: SASRecConfig, num_rows: int) -> Cost:
+    """Count a SASRec network and its table of `num_rows` rows without building their weights."""
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in SASRec(config).parameters())
+    return Cost(
+        macs=encoder_macs(config, config.max_length),
+        parameters=parameters,
+        embedding_bytes=4 * num_rows * config.embedding_dim,
+    )
+
+
 def _head_macs(model: Recommender, schema: Schema) -> int:
     head = copy.deepcopy(model.head)
     pooled = torch.zeros(1, len(model.features), model.embedding_dim)
@@ -47,5 +60,7 @@ def _head_macs(model: Recommender, schema: Schema) -> int:
 
 
 def _encoder_macs(encoder: nn.Module) -> int:
+    if isinstance(encoder, SASRecSupernet):
+        encoder = encoder.network
     assert isinstance(encoder, SASRec)
     return encoder_macs(encoder.config, encoder.config.max_length)

@@ -18,6 +18,7 @@ from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfi
 from raysparse.models.recommender import Recommender, embedding_tables
 from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.encoder import SASRec
+from raysparse.models.sasrec.supernet import SASRecSupernet, SASRecSupernetConfig
 from raysparse.models.sequence_recommender import SequenceRecommender, item_table
 from raysparse.models.xdeepfm import XDeepFM, XDeepFMConfig
 
@@ -31,7 +32,10 @@ ClickModelConfig = (
 )
 """Models of whether a row's label is 1."""
 
-ModelConfig = Annotated[ClickModelConfig | SASRecConfig, Field(discriminator="kind")]
+SequenceModelConfig = SASRecConfig | SASRecSupernetConfig
+"""Models of which item comes next."""
+
+ModelConfig = Annotated[ClickModelConfig | SequenceModelConfig, Field(discriminator="kind")]
 
 AnyRecommender = Recommender | SequenceRecommender
 
@@ -51,7 +55,7 @@ def build_model(config: ClickModelConfig, schema: Schema, seed: int) -> Recommen
 
 
 @overload
-def build_model(config: SASRecConfig, schema: Schema, seed: int) -> SequenceRecommender: ...
+def build_model(config: SequenceModelConfig, schema: Schema, seed: int) -> SequenceRecommender: ...
 
 
 def build_model(config: ModelConfig, schema: Schema, seed: int) -> AnyRecommender:
@@ -60,18 +64,19 @@ def build_model(config: ModelConfig, schema: Schema, seed: int) -> AnyRecommende
     ConfigError where the model is not one for the data set's task, or where the config gives the tables' widths,
     and they do not fit the data set.
     """
-    wanted = "next_item" if isinstance(config, SASRecConfig) else "click"
+    wanted = "next_item" if isinstance(config, SequenceModelConfig) else "click"
     if schema.task != wanted:
         what = {"click": "rows with a label", "next_item": "sequences"}
-        allowed = {"click": ", ".join(HEADS), "next_item": "sasrec"}
+        allowed = {"click": ", ".join(HEADS), "next_item": "sasrec, sasrec_supernet"}
         raise ConfigError(
             f"model.kind: found {config.kind}, but the data set is of {what[schema.task]}; allowed for such: "
             f"{allowed[schema.task]}; or give a data set of {what[wanted]} as data.path"
         )
-    if isinstance(config, SASRecConfig):
+    if isinstance(config, SequenceModelConfig):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return SequenceRecommender(item_table(schema, config.embedding_dim), SASRec(config))
+            encoder = SASRec(config) if isinstance(config, SASRecConfig) else SASRecSupernet(config)
+            return SequenceRecommender(item_table(schema, config.embedding_dim), encoder)
     field_dims = config.field_dims if isinstance(config, NASRecConfig) else None
     tables = embedding_tables(schema, config.embedding_dim, field_dims)
     with torch.random.fork_rng(devices=[]):
@@ -88,6 +93,7 @@ __all__ = [
     "HandMadeConfig",
     "ModelConfig",
     "Recommender",
+    "SequenceModelConfig",
     "SequenceRecommender",
     "build_model",
 ]

@@ -1,6 +1,5 @@
 """The space of NASRec networks for a data set (arXiv 2207.07187, section 3.2). Any process, no Ray."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +7,7 @@ from itertools import product
 from math import comb
 from random import Random
 
-from raysparse.config import Tree, check
+from raysparse.config import check
 from raysparse.cost.record import Cost
 from raysparse.data.schema import Schema
 from raysparse.errors import ConfigError
@@ -19,16 +18,7 @@ from raysparse.models.nasrec.menu import CTRSpaceConfig
 from raysparse.models.nasrec.shape import SupernetShape
 from raysparse.models.nasrec.supernet import shape_of
 from raysparse.models.recommender import table_widths
-
-MAX_MUTATIONS = 50
-"""Mutations tried for one that changes the network."""
-
-MAX_SAMPLES = 200
-"""Samples tried for one within the budget, before a walk from the smallest network."""
-
-
-Fault = tuple[str, object, object]
-"""The key in a choice, what was found there, what is allowed."""
+from raysparse.search.space import MAX_MUTATIONS, MAX_SAMPLES, Fault, plain_tree, refuse_faults
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class CTRSpace:
         least = self._macs(self._alone(smallest))
         if config.max_macs is not None and least > config.max_macs:
             raise ConfigError(
-                f"search.space.max_macs: found {config.max_macs:,}; the smallest network of the space takes {least:,} "
+                f"space.max_macs: found {config.max_macs:,}; the smallest network of the space takes {least:,} "
                 f"multiply-adds on this data set ({text_of(self._alone(smallest))}). Allowed: {least:,} or more"
             )
 
@@ -129,11 +119,8 @@ class CTRSpace:
 
     def parse(self, tree: object) -> NASRecConfig:
         """Read a choice of this space; ConfigError with the keys of what is not in it, or over the budget."""
-        choice = check(NASRecConfig, _plain(tree), "the choice")
-        faults = list(self._faults(choice))
-        if faults:
-            lines = "\n".join(f"  {key}: found {found}; allowed: {allowed}" for key, found, allowed in faults)
-            raise ConfigError(f"the choice is not in the space:\n{lines}")
+        choice = check(NASRecConfig, plain_tree(tree), "the choice")
+        refuse_faults(self._faults(choice))
         table_widths(self.schema, choice.embedding_dim, choice.field_dims)
         macs = self._macs(choice)
         if not self._fits(choice):
@@ -293,12 +280,3 @@ class CTRSpace:
         for key, inputs in (("dense_inputs", block.dense_inputs), ("sparse_inputs", block.sparse_inputs)):
             if len(inputs) > self.config.max_inputs:
                 yield f"{place}.{key}", inputs, f"at most {self.config.max_inputs} (max_inputs)"
-
-
-def _plain(tree: object) -> Tree:
-    if not isinstance(tree, dict):
-        raise ConfigError(f"a choice is keys and values; found {type(tree).__name__}")
-    try:
-        return json.loads(json.dumps(tree))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"a choice holds text, numbers and lists: {error}") from error

@@ -22,6 +22,7 @@ BASE: dict[str, Any] = {"embedding_dim": 16, "num_layers": 2, "num_heads": 2, "m
         {"gate": "paper"},
         {"gate": "context"},
         {"ffn_width": 20, "num_heads": 4, "num_layers": 3},
+        {"ffn_width": (8, 24), "num_heads": (1, 3), "head_dim": 4, "attention": ("softmax", "linear")},
     ],
     ids=str,
 )

@@ -13,20 +13,35 @@ CHUNK = 64
 _EPS = 1e-6
 
 
+class Projections(nn.Module):
+    """Queries, keys and values of the same items, head by head: `[T, D]` to `[T, 3 * W]`, one matrix product.
+
+    The weight is `[3, W, D]`, so that the first heads of a narrower network are a prefix of it.
+    """
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3, inner, width))
+        self.bias = nn.Parameter(torch.zeros(3, inner))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return queries, keys and values of each item, side by side."""
+        return nn.functional.linear(values, self.weight.flatten(0, 1), self.bias.flatten())
+
+
 class CausalAttention(nn.Module):
     """Multi-head attention in which an item sees itself and what came before: `[T, D]` to `[T, D]`.
 
     Sequences are padded at the end, in buckets of like length, so that with a causal order no item ever sees padding.
     """
 
-    def __init__(self, width: int, num_heads: int, kind: str, dropout: float) -> None:
+    def __init__(self, width: int, num_heads: int, head_dim: int, kind: str, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.kind = kind
         self.dropout = dropout
-        # Queries, keys and values read the same items: one matrix, rows in this order, head by head.
-        self.project = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.project = Projections(width, num_heads * head_dim)
+        self.out = nn.Linear(num_heads * head_dim, width)
 
     def forward(self, values: Tensor, buckets: list[Bucket]) -> Tensor:
         """Return what each item takes from those before it; `buckets` are those of the sequences."""

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from raysparse.config import Config
 
 Attention = Literal["softmax", "linear"]
+Positive = Annotated[int, Field(ge=1)]
 
 
 class FullSoftmaxConfig(Config):
@@ -57,10 +58,12 @@ class SASRecConfig(Config):
     """Width of the table and of the encoder."""
     num_layers: int = Field(default=2, ge=1)
     """Blocks of attention and feed-forward network, one after the other."""
-    num_heads: int = Field(default=2, ge=1)
-    """Attention heads of a block; divides `embedding_dim`."""
-    ffn_width: int | None = Field(default=None, ge=1)
-    """Inner width of the feed-forward networks; null: four times `embedding_dim`."""
+    num_heads: Positive | tuple[Positive, ...] = 2
+    """Attention heads of every block, or of each one."""
+    head_dim: int | None = Field(default=None, ge=1)
+    """Width of a head; null: all heads of a block together are as wide as `embedding_dim`."""
+    ffn_width: Positive | tuple[Positive, ...] | None = None
+    """Inner width of every block's feed-forward network, or of each one; null: four times `embedding_dim`."""
     max_length: int = Field(default=50, ge=1)
     """Items of a history that are read, the last ones."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
@@ -84,14 +87,34 @@ class SASRecConfig(Config):
         return self.attention if isinstance(self.attention, tuple) else (self.attention,) * self.num_layers
 
     @property
-    def inner_width(self) -> int:
-        """Inner width of the feed-forward networks."""
-        return 4 * self.embedding_dim if self.ffn_width is None else self.ffn_width
+    def head_counts(self) -> tuple[int, ...]:
+        """Heads of each block."""
+        return self.num_heads if isinstance(self.num_heads, tuple) else (self.num_heads,) * self.num_layers
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """Width of each block's heads."""
+        return tuple(self.head_dim or self.embedding_dim // count for count in self.head_counts)
+
+    @property
+    def inner_widths(self) -> tuple[int, ...]:
+        """Inner width of each block's feed-forward network."""
+        if isinstance(self.ffn_width, tuple):
+            return self.ffn_width
+        return (self.ffn_width or 4 * self.embedding_dim,) * self.num_layers
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.embedding_dim % self.num_heads:
-            raise ValueError(f"num_heads that divide embedding_dim {self.embedding_dim}; found {self.num_heads}")
-        if len(self.attention_kinds) != self.num_layers:
-            raise ValueError(f"attention of one kind, or of one per layer: {self.num_layers} kinds")
+        for key, per_block in (
+            ("attention", self.attention_kinds),
+            ("num_heads", self.head_counts),
+            ("ffn_width", self.inner_widths),
+        ):
+            if len(per_block) != self.num_layers:
+                raise ValueError(f"{key} of one value, or of one per layer: {self.num_layers}; found {len(per_block)}")
+        for count in self.head_counts:
+            if self.head_dim is None and self.embedding_dim % count:
+                raise ValueError(
+                    f"num_heads that divide embedding_dim {self.embedding_dim}, or a head_dim; found {count}"
+                )
         return self

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from raysparse.models.sasrec.attention import CausalAttention
+from raysparse.models.sasrec.attention import CausalAttention, Projections
 from raysparse.models.sasrec.config import SASRecConfig
-from raysparse.models.sasrec.gates import Gate, build_gate, context_of
+from raysparse.models.sasrec.gates import Context, Gate, build_gate, context_of
 from raysparse.models.sasrec.jagged import Bucket, buckets_of, places_of
 
 _DEVIATION = 0.02
@@ -16,16 +16,16 @@ _EPS = 1e-12
 class FeedForward(nn.Module):
     """Two layers with GELU between, gated where the config has gates: `[T, D]` to `[T, D]`."""
 
-    def __init__(self, config: SASRecConfig) -> None:
+    def __init__(self, config: SASRecConfig, inner: int) -> None:
         super().__init__()
-        width, inner = config.embedding_dim, config.inner_width
+        width = config.embedding_dim
         self.inner = nn.Linear(width, inner)
         self.outer = nn.Linear(inner, width)
         gated = config.gate != "none"
         self.inner_gate = build_gate(config.gate, width, inner) if gated else None
         self.outer_gate = build_gate(config.gate, width, width) if gated else None
 
-    def forward(self, values: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, values: Tensor, context: Context | None) -> Tensor:
         """Return the outputs; `context` is what the gates read."""
         outputs = self.outer(nn.functional.gelu(_gated(self.inner(values), self.inner_gate, context)))
         return _gated(outputs, self.outer_gate, context)
@@ -34,17 +34,18 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention and a feed-forward network, each added to what it reads: `[T, D]` to `[T, D]`."""
 
-    def __init__(self, config: SASRecConfig, kind: str) -> None:
+    def __init__(self, config: SASRecConfig, layer: int) -> None:
         super().__init__()
         width = config.embedding_dim
         self.pre_norm = config.norm == "pre"
-        self.attention = CausalAttention(width, config.num_heads, kind, config.attention_dropout)
-        self.feed_forward = FeedForward(config)
+        heads = (config.head_counts[layer], config.head_dims[layer])
+        self.attention = CausalAttention(width, *heads, config.attention_kinds[layer], config.attention_dropout)
+        self.feed_forward = FeedForward(config, config.inner_widths[layer])
         self.attention_norm = nn.LayerNorm(width, _EPS)
         self.feed_forward_norm = nn.LayerNorm(width, _EPS)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, values: Tensor, buckets: list[Bucket], context: Tensor | None) -> Tensor:
+    def forward(self, values: Tensor, buckets: list[Bucket], context: Context | None) -> Tensor:
         """Return the next block's inputs."""
         if self.pre_norm:
             values = values + self.dropout(self.attention(self.attention_norm(values), buckets))
@@ -62,7 +63,7 @@ class SASRec(nn.Module):
         self.positions = nn.Parameter(torch.empty(config.max_length, config.embedding_dim))
         self.input_norm = nn.LayerNorm(config.embedding_dim, _EPS)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, kind) for kind in config.attention_kinds)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         # A block with the norm behind it has already normalised its outputs.
         self.output_norm = nn.LayerNorm(config.embedding_dim, _EPS) if config.norm == "pre" else nn.Identity()
         self._draw()
@@ -85,15 +86,16 @@ class SASRec(nn.Module):
     def _draw(self) -> None:
         nn.init.normal_(self.positions, std=_DEVIATION)
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | Projections):
                 nn.init.normal_(module.weight, std=_DEVIATION)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, Gate):
                 module.close()
 
 
-def _gated(values: Tensor, gate: Gate | None, context: Tensor | None) -> Tensor:
+def _gated(values: Tensor, gate: Gate | None, context: Context | None) -> Tensor:
     if gate is None:
         return values
     assert context is not None

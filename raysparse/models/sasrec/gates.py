@@ -1,17 +1,31 @@
 """Data-aware gates: factors in (0, 2) on the channels of a feed-forward network, made of what the table gave."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from raysparse.models.sasrec.jagged import Bucket, by_bucket
 
 
+@dataclass(frozen=True)
+class Context:
+    """What gates read."""
+
+    items: Tensor
+    """`[T, D]`: the encoder's inputs."""
+    mean: Tensor
+    """`[T, D]`: for each of them the mean of its sequence so far; the inputs where no gate reads it."""
+
+
 class Gate(nn.Module):
     """Two layers to a factor per channel; they start as exactly 1, so that a gated network starts as one without."""
 
-    def __init__(self, width: int, hidden: int, num_channels: int) -> None:
+    def __init__(self, width: int, hidden: int, num_channels: int, reads_mean: bool) -> None:
         super().__init__()
         self.hidden = nn.Linear(width, hidden)
+        # Apart from the item's, so that a narrower network's weights are a prefix of both.
+        self.of_mean = nn.Linear(width, hidden, bias=False) if reads_mean else None
         self.channels = nn.Linear(hidden, num_channels)
         self.close()
 
@@ -20,24 +34,24 @@ class Gate(nn.Module):
         nn.init.zeros_(self.channels.weight)
         nn.init.zeros_(self.channels.bias)
 
-    def forward(self, context: Tensor) -> Tensor:
-        """Return factors `[T, C]` of contexts `[T, W]`."""
-        return 2.0 * torch.sigmoid(self.channels(torch.relu(self.hidden(context))))
+    def forward(self, context: Context) -> Tensor:
+        """Return factors `[T, C]`."""
+        hidden = self.hidden(context.items)
+        if self.of_mean is not None:
+            hidden = hidden + self.of_mean(context.mean)
+        return 2.0 * torch.sigmoid(self.channels(torch.relu(hidden)))
 
 
 def build_gate(kind: str, width: int, num_channels: int) -> Gate:
     """Make a gate: EASRec's, as wide inside as outside, or one of a quarter of the width that also reads a mean."""
     if kind == "paper":
-        return Gate(width, num_channels, num_channels)
-    return Gate(2 * width, max(1, width // 4), num_channels)
+        return Gate(width, num_channels, num_channels, reads_mean=False)
+    return Gate(width, max(1, width // 4), num_channels, reads_mean=True)
 
 
-def context_of(kind: str, inputs: Tensor, buckets: list[Bucket]) -> Tensor:
-    """Return what gates read of the encoder's inputs `[T, D]`: themselves, or with the mean of all so far `[T, 2D]`."""
-    if kind == "paper":
-        return inputs
-    mean = prefix_mean(inputs, buckets) if buckets else inputs
-    return torch.cat([inputs, mean], dim=1)
+def context_of(kind: str, inputs: Tensor, buckets: list[Bucket]) -> Context:
+    """Return what gates read of the encoder's inputs `[T, D]`: themselves, and for `context` the mean of all so far."""
+    return Context(inputs, prefix_mean(inputs, buckets) if kind == "context" and buckets else inputs)
 
 
 def prefix_mean(inputs: Tensor, buckets: list[Bucket]) -> Tensor:

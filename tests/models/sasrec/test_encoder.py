@@ -16,6 +16,7 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"attention": ("softmax", "linear"), "num_heads": 4},
     {"gate": "paper"},
     {"gate": "context"},
+    {"num_heads": (1, 3), "head_dim": 4, "ffn_width": (8, 24)},
 )
 
 keys_of_kinds = pytest.mark.parametrize("keys", KINDS, ids=str)
@@ -72,7 +73,8 @@ def test_no_encoding_depends_on_what_comes_later_or_on_others(keys: dict[str, An
 
 def test_softmax_attention_is_the_masked_product_of_a_padded_batch():
     torch.manual_seed(1)
-    attention = CausalAttention(8, num_heads=2, kind="softmax", dropout=0.0).double()
+    attention = CausalAttention(8, num_heads=2, head_dim=4, kind="softmax", dropout=0.0).double()
+    torch.nn.init.normal_(attention.project.weight)
     values, offsets = values_of(LENGTHS, 8).double(), offsets_of(LENGTHS)
     found = attention(values, jagged.buckets_of(offsets)).split(LENGTHS)
     for part, encoded in zip(values.split(LENGTHS), found, strict=True):
@@ -185,8 +187,10 @@ def test_dropout_is_for_training_alone():
 @pytest.mark.parametrize(
     ("keys", "fault"),
     [
-        ({"num_heads": 5}, "num_heads that divide embedding_dim 64"),
-        ({"attention": ("linear",)}, "one per layer: 2 kinds"),
+        ({"num_heads": 5}, "num_heads that divide embedding_dim 64, or a head_dim; found 5"),
+        ({"attention": ("linear",)}, "attention of one value, or of one per layer: 2; found 1"),
+        ({"num_heads": (1, 2, 4)}, "num_heads of one value, or of one per layer: 2; found 3"),
+        ({"ffn_width": (64,)}, "ffn_width of one value, or of one per layer: 2; found 1"),
     ],
 )
 def test_widths_that_do_not_fit_are_refused(keys: dict[str, Any], fault: str):
