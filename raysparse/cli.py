@@ -123,7 +123,7 @@ def search(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "f
     from raysparse.report.search_page import write_search_report
 
     job, folder = open_search(job, mode or "new")
-    console = SearchConsole(sys.stdout, sys.stdout.isatty())
+    console = SearchConsole(sys.stdout, sys.stdout.isatty(), quality=job.quality)
     console.start(job.name, job.run_folder)
     with console:
         results, summary = run(job, folder, console)

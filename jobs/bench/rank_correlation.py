@@ -26,10 +26,9 @@ from raysparse.data.split import split_days
 from raysparse.data.stream import DayStream
 from raysparse.job import SearchJob, load_job, require_kind
 from raysparse.launch.arms import ArmBuilder
+from raysparse.launch.click_search import ClickSearch, mean_scores
 from raysparse.launch.cluster import connect
-from raysparse.launch.contest import mean_scores
 from raysparse.launch.data import ensure_data
-from raysparse.launch.search import supernet_job
 from raysparse.launch.trainer import Quiet, finish_run
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.search.ctr_space import CTRSpace
@@ -79,12 +78,11 @@ class Lines:
 def train_supernets(job: SearchJob, samplings: Sequence[str], folder: Path) -> None:
     connect(job.scaling.num_workers * job.scaling.threads_per_worker)
     dataset = ensure_data(job.data, Lines())
-    split = split_days(dataset.days, job.split)
     for sampling in samplings:
         own = job.supernet.sampling.model_copy(update={"connections": sampling})
         with_sampling = job.model_copy(update={"supernet": job.supernet.model_copy(update={"sampling": own})})
         print(f"supernet, {sampling}-connection sampling", flush=True)
-        train_job = supernet_job(with_sampling, split, RunFolder(str(folder.absolute() / sampling)))
+        train_job = ClickSearch.of(with_sampling, dataset).supernet_job(RunFolder(str(folder.absolute() / sampling)))
         finish_run(train_job, Quiet(Lines().message))
 
 
@@ -122,7 +120,7 @@ def alone(arguments: tuple[tuple[str, ...], int]) -> dict[str, Any]:
     job = require_kind(SearchJob, load_job(JOB, overrides), str(JOB))
     dataset = Dataset.open(job.data.path)
     split = split_days(dataset.days, job.split)
-    space = CTRSpace(job.space, dataset.schema)
+    space = ClickSearch.of(job, dataset).space
     choice = choice_of(space, number)
     torch.set_num_threads(1)
     if not dist.is_initialized():
@@ -131,8 +129,10 @@ def alone(arguments: tuple[tuple[str, ...], int]) -> dict[str, Any]:
     optimizer = job.finalists.optimizer
     optimizer = optimizer.model_copy(update={"dense": optimizer.dense.model_copy(update={"learning_rate": rate})})
     device = torch.device("cpu")
-    train_job = supernet_job(job, split, RunFolder("unused")).model_copy(
-        update={"model": choice, "optimizer": optimizer, "callbacks": ()}
+    train_job = (
+        ClickSearch.of(job, dataset)
+        .supernet_job(RunFolder("unused"))
+        .model_copy(update={"model": choice, "optimizer": optimizer, "callbacks": ()})
     )
     builder = ArmBuilder(train_job, dataset, device, 1)
     records = Records()
@@ -156,7 +156,7 @@ def alone(arguments: tuple[tuple[str, ...], int]) -> dict[str, Any]:
 
 def score(job: SearchJob, samplings: Sequence[str], folder: Path) -> None:
     dataset = Dataset.open(job.data.path)
-    space = CTRSpace(job.space, dataset.schema)
+    space = ClickSearch.of(job, dataset).space
     done = {(line["recipe"], line["number"]) for line in lines_of(folder / SCORES)}
     numbers = [line["number"] for line in lines_of(folder / ALONE)]
     with (folder / SCORES).open("a", encoding="utf-8") as file:

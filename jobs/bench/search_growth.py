@@ -13,14 +13,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from raysparse.data.split import split_days
 from raysparse.job import SearchJob, load_job, require_kind
 from raysparse.launch import trials
+from raysparse.launch.click_search import CACHE, ClickSearch
 from raysparse.launch.cluster import connect
 from raysparse.launch.data import ensure_data
-from raysparse.launch.search import CACHE, open_search, supernet_job
+from raysparse.launch.search import open_search
 from raysparse.launch.trainer import Quiet, finish_run
-from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.journal import Journal
 from raysparse.search.population import RandomSearchConfig, build_searcher
 
@@ -78,7 +77,7 @@ def prepared(folder: Path, rows: int, overrides: tuple[str, ...]) -> SearchJob:
         require_kind(SearchJob, load_job(JOB, (*SMALL, *own, *overrides)), str(JOB)), "resume"
     )
     dataset = ensure_data(job.data, Lines())
-    finish_run(supernet_job(job, split_days(dataset.days, job.split), run_folder), Quiet(lambda text: None))
+    finish_run(ClickSearch.of(job, dataset).supernet_job(run_folder), Quiet(lambda text: None))
     return job
 
 
@@ -86,7 +85,7 @@ def line(job: SearchJob, what: str, actors: int, num_trials: int) -> str:
     """Score random choices and return a row."""
     job = job.model_copy(update={"trials": job.trials.model_copy(update={"num_actors": actors})})
     dataset = ensure_data(job.data, Lines())
-    searcher = build_searcher(RandomSearchConfig(num_trials=num_trials), CTRSpace(job.space, dataset.schema), 0)
+    searcher = build_searcher(RandomSearchConfig(num_trials=num_trials), ClickSearch.of(job, dataset).space, 0)
     path = Path(job.run_folder) / f"growth-{actors}.jsonl"
     path.unlink(missing_ok=True)
     ends: list[float] = []

@@ -15,10 +15,10 @@ from pathlib import Path
 from raysparse.config import load_tree
 from raysparse.data.dataset import Dataset
 from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.launch.click_search import CACHE
 from raysparse.launch.cluster import connect
-from raysparse.launch.search import CACHE
+from raysparse.launch.search_kind import kind_of
 from raysparse.launch.trials import TrialDisplay, run_trials
-from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.journal import Entry, Journal, read_journal, resume
 from raysparse.search.pareto import best_so_far
 from raysparse.search.population import RandomSearchConfig, build_searcher
@@ -45,37 +45,44 @@ def main() -> None:
 def run(folder: Path, search: Path, seeds: list[int], actors: int) -> None:
     job = require_kind(SearchJob, check_job(load_tree(search / JOB), str(search)), str(search))
     job = job.model_copy(update={"trials": job.trials.model_copy(update={"num_actors": actors})})
-    space = CTRSpace(job.space, Dataset.open(job.data.path).schema)
+    kind = kind_of(job, Dataset.open(job.data.path))
+    space, objective = kind.space, kind.quality.objective
     connect(actors * job.trials.threads_per_actor)
     folder.mkdir(parents=True, exist_ok=True)
-    num_trials = build_searcher(job.searcher, space, job.seed).num_trials
-    searchers = {"evolution": job.searcher, "random": RandomSearchConfig(num_trials=num_trials)}
+    num_trials = build_searcher(job.resolved_searcher, space, job.seed).num_trials
+    searchers = {job.searcher.kind: job.resolved_searcher, "random": RandomSearchConfig(num_trials=num_trials)}
     for seed in seeds:
         for name, config in searchers.items():
             own = job.model_copy(update={"searcher": config, "seed": seed})
             searcher = build_searcher(config, space, seed)
-            header = {"searcher": config.model_dump(mode="json"), "seed": seed}
+            header = {"searcher": config.model_dump(mode="json"), "seed": seed, "objective": objective}
             with Journal.open(folder / f"{name}-{seed}.jsonl", header) as journal:
                 resume(searcher, journal)
                 if searcher.ended is None:
                     # The seed is that of the draws; heads are tuned as in the search.
                     scored = own.model_copy(update={"seed": job.seed})
                     run_trials(scored, str(search / CACHE), searcher, journal, TrialDisplay(lambda entry: None, print))
-                print(f"{name}, seed {seed}: {min(losses(journal.entries)):.5f}", flush=True)
+                print(f"{name}, seed {seed}: {min(losses(journal.entries, objective)):.5f}", flush=True)
 
 
-def losses(entries: list[Entry]) -> Iterator[float]:
-    yield from (entry.objectives["log_loss"] for entry in entries if entry.objectives is not None)
+def losses(entries: list[Entry], objective: str) -> Iterator[float]:
+    yield from (entry.objectives[objective] for entry in entries if entry.objectives is not None)
 
 
 def table(folder: Path) -> str:
     rows = ["| searcher | seeds | " + " | ".join(f"{mark} trials" for mark in MARKS) + " |"]
     rows.append("|---" * (2 + len(MARKS)) + "|")
-    for name in ("random", "evolution"):
-        curves = [best_so_far(list(losses(read_journal(path)[1]))) for path in sorted(folder.glob(f"{name}-*.jsonl"))]
+    names = sorted({path.name.partition("-")[0] for path in folder.glob("*.jsonl")}, reverse=True)
+    for name in names:
+        curves = [_curve(path) for path in sorted(folder.glob(f"{name}-*.jsonl"))]
         cells = [_cell([curve[mark - 1] for curve in curves if len(curve) >= mark]) for mark in MARKS]
         rows.append(f"| {name} | {len(curves)} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def _curve(path: Path) -> list[float | None]:
+    header, entries = read_journal(path)
+    return best_so_far(list(losses(entries, header["objective"])))
 
 
 def _cell(values: list[float | None]) -> str:

@@ -14,6 +14,8 @@ from raysparse.callbacks.memory import ReturnMemory
 from raysparse.callbacks.path_sampling import PathSampling, PathSamplingConfig
 from raysparse.callbacks.progress import Progress
 from raysparse.callbacks.row_pruning import RowPruning, RowPruningConfig
+from raysparse.callbacks.sandwich import Sandwich, SandwichConfig
+from raysparse.callbacks.sequence_cache import SequenceCacheConfig, SequenceCaching
 from raysparse.callbacks.small_dense import SmallDense, SmallDenseConfig
 from raysparse.callbacks.sparsity import Sparsity, SparsityConfig
 from raysparse.data.schema import Schema
@@ -21,13 +23,21 @@ from raysparse.errors import ConfigError
 from raysparse.models import ModelConfig
 from raysparse.models.nasrec.menu import CTRSpaceConfig
 from raysparse.models.nasrec.supernet import NASRecSupernetConfig
+from raysparse.models.sasrec.menu import SASRecSpaceConfig
+from raysparse.models.sasrec.supernet import SASRecSupernetConfig
 from raysparse.train.callback import Callback
 
 ArmConfig = FrozenArmConfig | MaskAgeConfig | SmallDenseConfig | SparsityConfig
 """Callbacks that add arms; each has a name."""
 
 CallbackConfig = Annotated[
-    ArmConfig | EarlyStopConfig | FeatureCacheConfig | PathSamplingConfig | RowPruningConfig,
+    ArmConfig
+    | EarlyStopConfig
+    | FeatureCacheConfig
+    | PathSamplingConfig
+    | RowPruningConfig
+    | SandwichConfig
+    | SequenceCacheConfig,
     Field(discriminator="kind"),
 ]
 """The callbacks that a job may list."""
@@ -41,10 +51,6 @@ def build_callback(config: CallbackConfig, seed: int, model: ModelConfig, schema
     match config:
         case EarlyStopConfig():
             return EarlyStop(config)
-        case FeatureCacheConfig():
-            return FeatureCaching(config, _space_of(model, config.kind))
-        case PathSamplingConfig():
-            return PathSampling(config, _space_of(model, config.kind), schema, seed)
         case FrozenArmConfig():
             return FrozenArm(config)
         case MaskAgeConfig():
@@ -55,11 +61,36 @@ def build_callback(config: CallbackConfig, seed: int, model: ModelConfig, schema
             return SmallDense(config, seed)
         case SparsityConfig():
             return Sparsity(config, seed)
+        case _:
+            return _of_supernet(config, seed, model, schema)
+
+
+def _of_supernet(
+    config: FeatureCacheConfig | PathSamplingConfig | SandwichConfig | SequenceCacheConfig,
+    seed: int,
+    model: ModelConfig,
+    schema: Schema,
+) -> Callback:
+    match config:
+        case FeatureCacheConfig():
+            return FeatureCaching(config, _space_of(model, config.kind))
+        case PathSamplingConfig():
+            return PathSampling(config, _space_of(model, config.kind), schema, seed)
+        case SandwichConfig():
+            return Sandwich(config, _sasrec_space_of(model, config.kind), schema, seed)
+        case SequenceCacheConfig():
+            return SequenceCaching(config, _sasrec_space_of(model, config.kind))
 
 
 def _space_of(model: ModelConfig, kind: str) -> CTRSpaceConfig:
     if not isinstance(model, NASRecSupernetConfig):
         raise ConfigError(f"callbacks: {kind} needs model.kind: nasrec_supernet; found {model.kind}")
+    return model.space
+
+
+def _sasrec_space_of(model: ModelConfig, kind: str) -> SASRecSpaceConfig:
+    if not isinstance(model, SASRecSupernetConfig):
+        raise ConfigError(f"callbacks: {kind} needs model.kind: sasrec_supernet; found {model.kind}")
     return model.space
 
 
@@ -83,6 +114,10 @@ __all__ = [
     "ReturnMemory",
     "RowPruning",
     "RowPruningConfig",
+    "Sandwich",
+    "SandwichConfig",
+    "SequenceCacheConfig",
+    "SequenceCaching",
     "SmallDense",
     "SmallDenseConfig",
     "Sparsity",

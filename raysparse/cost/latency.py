@@ -36,13 +36,17 @@ def measure_head(head: nn.Module, num_dense: int, num_features: int, embedding_d
 
 def measure_encoder(encoder: nn.Module, length: int, embedding_dim: int) -> HeadCost:
     """Count and time an encoder on histories of `length` items; any process, takes 0.1 s for each number of them."""
+    return _measured(
+        encoder, lambda: {count: encoder_latency_us(encoder, count, (length, embedding_dim)) for count in _HISTORIES}
+    )
+
+
+def encoder_latency_us(encoder: nn.Module, count: int, sizes: tuple[int, int]) -> float:
+    """Median microseconds of so many histories, by their length and the table's width; any process, 0.1 s."""
+    length, embedding_dim = sizes
     device = next(encoder.parameters()).device
-
-    def of(count: int) -> float:
-        offsets = torch.arange(count + 1, device=device) * length
-        return _median_us(encoder, torch.zeros(count * length, embedding_dim, device=device), offsets)
-
-    return _measured(encoder, lambda: {count: of(count) for count in _HISTORIES})
+    offsets = torch.arange(count + 1, device=device) * length
+    return _median_us(encoder, torch.zeros(count * length, embedding_dim, device=device), offsets)
 
 
 def _measured(head: nn.Module, measure: Callable[[], dict[int, float]]) -> HeadCost:

@@ -1,6 +1,6 @@
 """The sequences of a batch: each row's history and targets, one after the other, cut to what a model reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,20 +34,61 @@ class SequenceBatch:
         return self.items[self.target_places]
 
 
+@dataclass(frozen=True)
+class Shortened:
+    """The ends of the sequences of a batch."""
+
+    sequences: SequenceBatch
+    items: Tensor
+    """`[T']` int64: their items, as places among those of the longer ones."""
+    targets: Tensor
+    """`[P']` int64: their targets, as places among those of the longer ones."""
+
+
 def sequences_of(ids: KeyedJaggedTensor, max_length: int) -> SequenceBatch:
     """Join each row's history and targets, and keep its last `max_length + 1` items, the last of which is no input.
 
     A target is predicted where an item stands before it among those that are kept.
     """
-    items, lengths, is_target = _join(ids)
+    return _cut(*_join(ids), max_length)[0]
+
+
+def shorten(sequences: SequenceBatch, max_length: int) -> Shortened:
+    """Keep the last `max_length + 1` items of each sequence, as `sequences_of` would have."""
+    is_target = torch.zeros(len(sequences.items), dtype=torch.bool, device=sequences.items.device)
+    is_target[sequences.target_places] = True
+    short, items = _cut(sequences.items, sequences.lengths, is_target, max_length)
+    places = torch.searchsorted(sequences.target_places, items[short.target_places])
+    return Shortened(short, items, places)
+
+
+def split_last_targets(sequences: SequenceBatch) -> tuple[SequenceBatch, SequenceBatch]:
+    """Return the sequences with all targets but the last of each row, and with the last ones alone."""
+    rows = sequences.target_rows
+    is_last = torch.ones_like(rows, dtype=torch.bool)
+    is_last[:-1] = rows[1:] != rows[:-1]
+    return _with_targets(sequences, ~is_last), _with_targets(sequences, is_last)
+
+
+def _with_targets(sequences: SequenceBatch, kept: Tensor) -> SequenceBatch:
+    return replace(
+        sequences,
+        target_places=sequences.target_places[kept],
+        target_inputs=sequences.target_inputs[kept],
+        target_rows=sequences.target_rows[kept],
+    )
+
+
+def _cut(items: Tensor, lengths: Tensor, is_target: Tensor, max_length: int) -> tuple[SequenceBatch, Tensor]:
+    """Keep the last items of each sequence; and their places among all."""
     rows, places = _rows_and_places(lengths)
     kept_lengths = lengths.clamp(max=max_length + 1)
-    kept = places >= (lengths - kept_lengths)[rows]
-    items, is_target, rows = items[kept], is_target[kept], rows[kept]
-    places = places[kept] - (lengths - kept_lengths)[rows]
+    dropped = (lengths - kept_lengths)[rows]
+    kept = (places >= dropped).nonzero().squeeze(1)
+    items, is_target, rows, places = items[kept], is_target[kept], rows[kept], (places - dropped)[kept]
     is_input = places < kept_lengths[rows] - 1
     target_places = (is_target & (places > 0)).nonzero().squeeze(1)
-    return SequenceBatch(
+    batch = SequenceBatch(
         items=items,
         lengths=kept_lengths,
         input_places=is_input.nonzero().squeeze(1),
@@ -56,6 +97,7 @@ def sequences_of(ids: KeyedJaggedTensor, max_length: int) -> SequenceBatch:
         target_inputs=is_input.cumsum(0)[target_places - 1] - 1,
         target_rows=rows[target_places],
     )
+    return batch, kept
 
 
 def items_before(ids: KeyedJaggedTensor, sequences: SequenceBatch) -> tuple[Tensor, Tensor]:

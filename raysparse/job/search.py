@@ -1,27 +1,44 @@
 """The job that searches an architecture: supernet, trials, finalists, and baselines beside them."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from raysparse.callbacks import CheckpointConfig, PathSamplingConfig
+from raysparse.callbacks import CheckpointConfig, EarlyStopConfig, PathSamplingConfig, SandwichConfig
 from raysparse.config import Config
 from raysparse.data.split import SplitConfig
 from raysparse.job.train import DataConfig, OptimizerConfig, ScalingConfig
 from raysparse.job.tune import ASHAConfig
 from raysparse.models import HandMadeConfig
 from raysparse.models.nasrec.menu import CTRSpaceConfig
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.menu import SASRecSpaceConfig
+from raysparse.search import scoring, sequence_scoring
+from raysparse.search.finalists import RankBy
 from raysparse.search.population import RegularizedEvolutionConfig, SearcherConfig
-from raysparse.search.scoring import OBJECTIVES, ScoringConfig, objectives_of
+from raysparse.search.quality import CLICKS, NEXT_ITEMS, Quality
+from raysparse.search.scoring import ScoringConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
+from raysparse.train.ranking import RankingConfig
+
+SpaceConfig = Annotated[CTRSpaceConfig | SASRecSpaceConfig, Field(discriminator="kind")]
+BaselineConfig = Annotated[HandMadeConfig | SASRecConfig, Field(discriminator="kind")]
 
 
 class SupernetConfig(Config):
-    """How the shared weights are trained, on the training days."""
+    """How the shared weights are trained, on the training days or for some epochs."""
 
     sampling: PathSamplingConfig = PathSamplingConfig()
-    """Which path a step trains."""
+    """Of NASRec's networks: which path a step trains."""
+    sandwich: SandwichConfig = SandwichConfig()
+    """Of SASRec's: which networks a step trains."""
+    distillation: float = Field(default=1.0, ge=0)
+    """Of SASRec's: how much the smaller networks of a step learn from what the largest one predicts."""
+    epochs: int | None = Field(default=None, ge=1, le=999)
+    """Of SASRec's: epochs at most; null: `data.epochs`."""
     batch_size: int | None = Field(default=None, ge=1)
     """Rows of a step, over all workers; null: `data.batch_size`. A step trains one path, so that on a short stream more
     steps of fewer rows see more paths."""
@@ -45,13 +62,15 @@ class FinalistsConfig(Config):
 
     count: int = Field(default=5, ge=1)
     """Choices that are trained: the best ones by `rank_by` of different networks."""
-    rank_by: Literal["log_loss", "front"] = "log_loss"
-    """By their score alone, or the front of log loss and multiply-adds, evenly along it."""
+    rank_by: RankBy = "score"
+    """By their score alone, evenly along the front of score and multiply-adds, or the best within each budget."""
+    budgets: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Multiply-adds, at most, of the choices that `rank_by: budgets` takes, one for each; `count` does not matter."""
     weights: Literal["drawn", "inherited"] = "drawn"
     """Trained over all days from drawn weights, or for a short time from those that they have in the supernet.
     Baselines are trained over all days in any case."""
     inherited_days: int = Field(default=1, ge=0)
-    """Training days, the last ones, that a finalist with inherited weights sees once more."""
+    """Training days, the last ones, or epochs, that a finalist with inherited weights sees once more."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizers and schedule of finalists and baselines."""
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-3,), min_length=1)
@@ -60,6 +79,12 @@ class FinalistsConfig(Config):
     """Train runs at the same time, each of which takes what `scaling` says."""
     asha: ASHAConfig | None = None
     """Stops runs early whose mean log loss over the days so far is behind; null: all run to their end."""
+
+    @model_validator(mode="after")
+    def _budgets_to_rank_by(self) -> Self:
+        if (self.rank_by == "budgets") != bool(self.budgets):
+            raise ValueError("rank_by budgets with the budgets to keep to, and budgets with rank_by budgets alone")
+        return self
 
     @model_validator(mode="after")
     def _comparable_days(self) -> Self:
@@ -82,13 +107,18 @@ class SearchJob(Config):
     """Draws weights, the order of rows, paths and proposals."""
     data: DataConfig
     split: SplitConfig = SplitConfig()
-    space: CTRSpaceConfig = CTRSpaceConfig()
+    space: SpaceConfig = CTRSpaceConfig()
     supernet: SupernetConfig = SupernetConfig()
     scoring: ScoringConfig = ScoringConfig()
+    """Of networks for clicks."""
+    ranking: RankingConfig = RankingConfig()
+    """How networks for sequences are scored, in training and in trials."""
+    early_stop: EarlyStopConfig = EarlyStopConfig()
+    """When runs of epochs end: the supernet's, a finalist's, a baseline's."""
     searcher: SearcherConfig = RegularizedEvolutionConfig()
     trials: TrialsConfig = TrialsConfig()
     finalists: FinalistsConfig = FinalistsConfig()
-    baselines: tuple[HandMadeConfig, ...] = ()
+    baselines: tuple[BaselineConfig, ...] = ()
     """Models that finalists are compared with, trained as they are."""
     sharding: ShardingConfig = ShardingConfig()
     scaling: ScalingConfig = ScalingConfig()
@@ -103,7 +133,55 @@ class SearchJob(Config):
                 f"finalists.optimizer.sparse.kind {theirs} where finalists.weights is inherited, as in "
                 f"supernet.optimizer.sparse, whose state goes on; found {ours}"
             )
-        unknown = sorted(set(objectives_of(self.searcher)) - set(OBJECTIVES))
+        known = self.known_objectives
+        unknown = sorted(set(self.objectives) - set(known))
         if unknown:
-            raise ValueError(f"objectives of the searcher among {', '.join(OBJECTIVES)}; found {', '.join(unknown)}")
+            raise ValueError(f"objectives of the searcher among {', '.join(known)}; found {', '.join(unknown)}")
         return self
+
+    @model_validator(mode="after")
+    def _fits_the_space(self) -> Self:
+        faults = [
+            InitErrorDetails(type=PydanticCustomError("space", "{allowed}", {"allowed": text}), loc=loc, input=found)
+            for loc, found, text in self._misfits()
+        ]
+        if faults:
+            raise ValidationError.from_exception_data(type(self).__name__, faults)
+        return self
+
+    def _misfits(self) -> Iterator[tuple[tuple[int | str, ...], object, str]]:
+        """Where in the job, what was found there, what is allowed."""
+        of_sequences, kind = self.of_sequences, self.space.kind
+        for number, model in enumerate(self.baselines):
+            if isinstance(model, SASRecConfig) != of_sequences:
+                allowed = "sasrec" if of_sequences else "a model of clicks"
+                yield ("baselines", number, "kind"), model.kind, f"{allowed} with space.kind {kind}"
+        if of_sequences and self.data.epochs is None:
+            yield ("data", "epochs"), None, "how often the train part is learned at most, with space.kind sasrec"
+        if not of_sequences and self.data.epochs is not None:
+            yield ("data", "epochs"), self.data.epochs, f"null with space.kind {kind}"
+
+    @property
+    def of_sequences(self) -> bool:
+        """Whether it searches for models of which item comes next."""
+        return isinstance(self.space, SASRecSpaceConfig)
+
+    @property
+    def quality(self) -> Quality:
+        """By what networks are judged."""
+        return NEXT_ITEMS if self.of_sequences else CLICKS
+
+    @property
+    def known_objectives(self) -> tuple[str, ...]:
+        """What a trial can measure."""
+        return sequence_scoring.OBJECTIVES if self.of_sequences else scoring.OBJECTIVES
+
+    @property
+    def resolved_searcher(self) -> SearcherConfig:
+        """The searcher, with the objectives that it makes small."""
+        return self.searcher.resolved(self.quality.objective)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the searcher makes small; none for a random one, which looks at nothing."""
+        return self.resolved_searcher.all_objectives

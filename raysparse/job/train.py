@@ -11,23 +11,27 @@ from raysparse.callbacks import (
     CallbackConfig,
     CheckpointConfig,
     EarlyStopConfig,
-    FeatureCacheConfig,
     FrozenArmConfig,
-    PathSamplingConfig,
+    SandwichConfig,
+    SequenceCacheConfig,
 )
 from raysparse.callbacks.early_stop import BEST
 from raysparse.config import Config
 from raysparse.data.sources import PrepareConfig
 from raysparse.data.stream import StreamConfig
-from raysparse.models import ModelConfig
+from raysparse.models import ModelConfig, SequenceModelConfig
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.nasrec.choice import NASRecConfig
-from raysparse.models.nasrec.supernet import NASRecSupernetConfig
-from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig, RowWiseAdagradConfig, SparseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
 from raysparse.train.ranking import RankingConfig
 from raysparse.train.schedule import ScheduleConfig
+
+_OF_SUPERNETS = (
+    ("nasrec_supernet", "path_sampling", "feature_cache"),
+    ("sasrec_supernet", "sandwich", "sequence_cache"),
+)
+"""The kind of a supernet, of the callback that it needs, and of the one that keeps what trials read."""
 
 
 class DataConfig(StreamConfig):
@@ -54,6 +58,10 @@ class OptimizerConfig(Config):
     """Optimizer of everything else."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Factor on the learning rates of both."""
+
+    def with_dense_rate(self, learning_rate: float) -> "OptimizerConfig":
+        """Return the same with another learning rate of everything but the tables."""
+        return self.model_copy(update={"dense": self.dense.model_copy(update={"learning_rate": learning_rate})})
 
 
 class ScalingConfig(Config):
@@ -120,7 +128,7 @@ class TrainJob(Config):
     @model_validator(mode="after")
     def _single_callbacks(self) -> Self:
         kinds = [callback.kind for callback in self.callbacks if not isinstance(callback, ArmConfig)]
-        for kind in ("row_pruning", "path_sampling", "feature_cache", "early_stop"):
+        for kind in ("row_pruning", "early_stop", *(kind for kinds in _OF_SUPERNETS for kind in kinds[1:])):
             if kinds.count(kind) > 1:
                 raise ValueError(f"one callback of kind {kind}; found {kinds.count(kind)}")
         return self
@@ -138,18 +146,17 @@ class TrainJob(Config):
     def _supernet_faults(self) -> Iterator[tuple[tuple[int | str, ...], str, str]]:
         """Where in the job, what was found there, what is allowed."""
         kind = self.model.kind
-        if not isinstance(self.model, NASRecSupernetConfig):
+        for supernet, sampling, caching in _OF_SUPERNETS:
+            if kind == supernet and all(callback.kind != sampling for callback in self.callbacks):
+                yield ("model", "kind"), kind, f"only with a {sampling} in callbacks, which draws what each step trains"
             for number, callback in enumerate(self.callbacks):
-                if isinstance(callback, PathSamplingConfig | FeatureCacheConfig):
-                    allowed = f"only with model.kind nasrec_supernet, found {kind}"
-                    yield ("callbacks", number, "kind"), callback.kind, allowed
-            return
-        if not any(isinstance(callback, PathSamplingConfig) for callback in self.callbacks):
-            yield ("model", "kind"), kind, "only with a path_sampling in callbacks, which draws what each step trains"
+                if kind != supernet and callback.kind in (sampling, caching):
+                    place = ("callbacks", number, "kind")
+                    yield place, callback.kind, f"only with model.kind {supernet}, found {kind}"
 
     def _sequence_faults(self) -> Iterator[tuple[tuple[int | str, ...], object, str]]:
-        kind = self.model.kind
-        if not isinstance(self.model, SASRecConfig):
+        kind, of_sequences = self.model.kind, isinstance(self.model, SequenceModelConfig)
+        if not of_sequences:
             if self.data.epochs is not None:
                 yield ("data", "epochs"), self.data.epochs, f"only with model.kind sasrec, found {kind}"
             if self.ranking != RankingConfig():
@@ -159,7 +166,5 @@ class TrainJob(Config):
             if isinstance(callback, EarlyStopConfig):
                 if self.data.epochs is None:
                     yield place, callback.kind, "only with data.epochs, which are what is stopped"
-            elif isinstance(self.model, SASRecConfig) and not isinstance(callback, FrozenArmConfig):
-                yield place, callback.kind, "early_stop or frozen_arm with model.kind sasrec"
-        if isinstance(self.model, SASRecConfig) and self.start_from is not None:
-            yield ("start_from",), self.start_from.run_folder, "null with model.kind sasrec"
+            elif of_sequences and not isinstance(callback, FrozenArmConfig | SandwichConfig | SequenceCacheConfig):
+                yield place, callback.kind, f"early_stop or frozen_arm with model.kind {kind}"

@@ -7,8 +7,7 @@ from raysparse.cost.latency import HeadCost, measure_encoder, measure_head
 from raysparse.cost.record import cost_of
 from raysparse.data.dataset import Dataset
 from raysparse.job import TrainJob
-from raysparse.models import AnyRecommender, Recommender, build_model
-from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models import AnyRecommender, Recommender, SequenceModelConfig, build_model
 from raysparse.models.sequence_recommender import FIRST_BOUND
 from raysparse.sharding.child import ChildModel, OwnTables
 from raysparse.sharding.model import ShardedModel
@@ -55,7 +54,7 @@ class ArmBuilder:
     def measure(self, arm: Arm) -> HeadCost:
         """Count and time an arm's head; any rank, alone."""
         schema, model = self._dataset.schema, self._job.model
-        if isinstance(model, SASRecConfig):
+        if isinstance(model, SequenceModelConfig):
             return measure_encoder(arm.model.head, model.max_length, model.embedding_dim)
         return measure_head(arm.model.head, schema.num_dense_inputs, len(schema.ids), model.embedding_dim)
 
@@ -69,4 +68,4 @@ class ArmBuilder:
         return ShardedSequenceModel(model, self._plan, self._sharder, self._device, optimizers)
 
     def _first_bound(self) -> float | None:
-        return FIRST_BOUND if isinstance(self._job.model, SASRecConfig) else None
+        return FIRST_BOUND if isinstance(self._job.model, SequenceModelConfig) else None

@@ -15,9 +15,13 @@ from raysparse.models.nasrec.canonical import canonical
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.export import export_subnet
 from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfig
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.supernet import SASRecSupernet, SASRecSupernetConfig
+from raysparse.models.sasrec.supernet import export_subnet as sasrec_subnet
 from raysparse.search.ctr_space import CTRSpace
+from raysparse.search.sasrec_space import SASRecSpace
 from raysparse.sharding.global_tensor import GlobalTensor, replicated
-from raysparse.sharding.model import ShardedModel
+from raysparse.sharding.weights import ShardedWeights
 from raysparse.train.arm import TRAINED
 from raysparse.train.checkpoint import CheckpointFolder
 from raysparse.train.run_folder import JOB, RunFolder
@@ -45,6 +49,13 @@ def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> 
         CTRSpace(source.model.space, schema).parse(drawn.model_dump(mode="json"))
         if canonical(drawn) != canonical(_own_choice(job)):
             raise ConfigError(f"{_KEY}.drawn: found another network than `model`; allowed: the same, as it was drawn")
+    elif isinstance(source.model, SASRecSupernetConfig):
+        if not isinstance(job.model, SASRecConfig):
+            raise ConfigError(
+                f"model.kind: found {job.model.kind}; allowed: sasrec, since a supernet was trained in "
+                f"{_KEY}.run_folder"
+            )
+        SASRecSpace(source.model.space, schema).parse(job.model.model_dump(mode="json"))
     elif source.model != job.model:
         raise ConfigError(
             f"model: found another one than in {_KEY}.run_folder ({job.start_from.run_folder}); allowed: the same, or "
@@ -52,7 +63,7 @@ def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> 
         )
 
 
-def take_first_weights(job: TrainJob, schema: Schema, model: ShardedModel) -> None:
+def take_first_weights(job: TrainJob, schema: Schema, model: ShardedWeights) -> None:
     """Put another run's weights into a freshly built model, the state of its tables' optimizer with them.
 
     All ranks together. Tables may be narrower here: they take the first columns.
@@ -73,6 +84,9 @@ def take_first_weights(job: TrainJob, schema: Schema, model: ShardedModel) -> No
     read({f"head/{key}": replicated(tensor) for key, tensor in weights.items()})
     if isinstance(head, NASRecSupernet):
         weights = export_subnet(head.network, _drawn(job)).state_dict()
+    elif isinstance(head, SASRecSupernet):
+        assert isinstance(job.model, SASRecConfig)
+        weights = sasrec_subnet(head.network, job.model).state_dict()
     model.head.load_state_dict(weights)
 
 

@@ -8,33 +8,31 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from raysparse.callbacks import FeatureCacheConfig
 from raysparse.config import Tree, parse_yaml
 from raysparse.cost.record import cost_of
 from raysparse.data.dataset import Dataset
-from raysparse.data.selection import select_days
-from raysparse.data.split import Split, split_days
 from raysparse.errors import CheckpointError, ConfigError
-from raysparse.job import SearchJob, TrainJob, check_job, dump_job, refuse_changes, require_kind
+from raysparse.job import SearchJob, check_job, dump_job, refuse_changes, require_kind
+from raysparse.launch.click_search import CACHE
 from raysparse.launch.cluster import connect
-from raysparse.launch.contest import Contender, best_log_loss, compete
+from raysparse.launch.contest import compete
 from raysparse.launch.data import ensure_data
+from raysparse.launch.entrants import Contender
 from raysparse.launch.run_facts import run_facts
+from raysparse.launch.search_kind import SearchKind, kind_of
 from raysparse.launch.trainer import Quiet, RunMode, absolute, finish_run
 from raysparse.launch.trials import TrialDisplay, run_trials
 from raysparse.launch.tune_trials import build_scheduler
 from raysparse.models import build_model
-from raysparse.models.nasrec.supernet import NASRecSupernetConfig
+from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.report.search_run import JOURNAL, RESULTS, SUPERNET
-from raysparse.search.ctr_space import CTRSpace
-from raysparse.search.feature_cache import MANIFEST, FeatureCache
 from raysparse.search.finalists import pick_finalists
 from raysparse.search.journal import Entry, Journal, resume
 from raysparse.search.pareto import best_so_far
 from raysparse.search.population import build_searcher
+from raysparse.search.supernet_cache import MANIFEST
 from raysparse.train.run_folder import SUMMARY, RunFolder
 
-CACHE = "cache"
 PHASES = "phases.json"
 
 Result = TypeVar("Result")
@@ -48,11 +46,11 @@ class SearchDisplay(Protocol):
         ...
 
     def trial(self, done: int, total: int, best: float | None, failed: int) -> None:
-        """Show how far the trials are, and the least log loss so far."""
+        """Show how far the trials are, and the best score so far."""
         ...
 
     def run_done(self, name: str, validation: float | None, test: float | None, seconds: float) -> None:
-        """Show a finished run: its log losses and how long it took."""
+        """Show a finished run: its scores and how long it took."""
         ...
 
     def message(self, text: str) -> None:
@@ -113,68 +111,42 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     per_run = job.scaling.num_workers * job.scaling.threads_per_worker
     connect(max(per_run * job.finalists.num_parallel, job.trials.num_actors * job.trials.threads_per_actor))
     dataset = ensure_data(job.data, display)
-    split = split_days(select_days(dataset, job.data.first_day, job.data.last_day), job.split)
-    build_scheduler(job.finalists.asha, [], split.num_days, "finalists.asha")
-    space = CTRSpace(job.space, dataset.schema)
+    kind = kind_of(job, dataset)
+    build_scheduler(job.finalists.asha, [], kind.num_days, "finalists.asha")
     phases = Phases(folder)
-    cache = phases.measure("supernet", lambda: _train_supernet(job, split, folder, display))
-    entries = phases.measure("trials", lambda: _score_choices(job, space, cache, folder, display))
+    supernet = phases.measure("supernet", lambda: _train_supernet(kind, folder, display))
+    entries = phases.measure("trials", lambda: _score_choices(job, kind, supernet, folder, display))
     display.phase("training finalists and baselines alone")
-    contenders = [*finalists_of(job, space, entries), *baselines_of(job, dataset)]
-    rows, without_score = phases.measure("finalists", lambda: compete(job, contenders, split, folder, display))
-    results = {**_results(split, space, rows), "without_score": without_score}
+    contenders = [*finalists_of(job, kind, entries), *baselines_of(job, dataset)]
+    rows, without_score = phases.measure("finalists", lambda: compete(job, contenders, kind, folder, display))
+    results = {"metric": kind.quality.name, **kind.facts(), "rows": rows, "without_score": without_score}
     folder.write(RESULTS, json.dumps(results, indent=1) + "\n")
     summary = _summary(job, entries, phases, started)
     folder.write(SUMMARY, json.dumps(summary, indent=1) + "\n")
     return results, summary
 
 
-def _train_supernet(job: SearchJob, split: Split, folder: RunFolder, display: SearchDisplay) -> FeatureCache:
-    """Train the shared weights on the training days, and look up what the trials read."""
+def _train_supernet(kind: SearchKind, folder: RunFolder, display: SearchDisplay) -> str:
+    """Train the shared weights, and keep what trials read; the digest of the weights."""
     if folder.exists(f"{SUPERNET}/{SUMMARY}") and not folder.exists(f"{CACHE}/{MANIFEST}"):
         # Trained, and its cache is gone: the run goes on from its last checkpoint, which has only the cache to write.
         folder.filesystem.rm(f"{folder.root}/{SUPERNET}/{SUMMARY}")
-    display.phase(f"training the supernet on {len(split.training)} days")
-    finish_run(supernet_job(job, split, folder), Quiet(display.message))
-    return FeatureCache.open(folder.url(CACHE))
-
-
-def supernet_job(job: SearchJob, split: Split, folder: RunFolder) -> TrainJob:
-    """Return the train job of a search's supernet, which ends with its cache."""
-    own = {"last_day": split.training[-1].day, "batch_size": job.supernet.batch_size or job.data.batch_size}
-    return TrainJob(
-        kind="train",
-        name=f"{job.name}-{SUPERNET}",
-        run_folder=folder.url(SUPERNET),
-        seed=job.seed,
-        data=job.data.model_copy(update=own),
-        model=NASRecSupernetConfig(space=job.space),
-        optimizer=job.supernet.optimizer,
-        sharding=job.sharding,
-        scaling=job.scaling,
-        checkpoint=job.checkpoint,
-        callbacks=(
-            job.supernet.sampling,
-            FeatureCacheConfig(
-                folder=folder.url(CACHE),
-                tuning_rows=job.scoring.tuning_rows,
-                validation_days=len(split.validation),
-                validation_rows=job.scoring.validation_rows,
-            ),
-        ),
-    )
+    display.phase("training the supernet")
+    finish_run(kind.supernet_job(folder), Quiet(display.message))
+    return kind.open_cache(folder.url(CACHE))
 
 
 def _score_choices(
-    job: SearchJob, space: CTRSpace, cache: FeatureCache, folder: RunFolder, display: SearchDisplay
+    job: SearchJob, kind: SearchKind, supernet: str, folder: RunFolder, display: SearchDisplay
 ) -> list[Entry]:
     """Have the population's choices scored, and return all scores there are."""
-    searcher = build_searcher(job.searcher, space, job.seed)
+    searcher = build_searcher(job.resolved_searcher, kind.space, job.seed)
     header = {
-        "supernet": cache.manifest.supernet,
+        "supernet": supernet,
         "space": job.space.model_dump(mode="json"),
         "scoring": job.scoring.model_dump(mode="json"),
-        "searcher": job.searcher.model_dump(mode="json"),
+        "ranking": job.ranking.model_dump(mode="json"),
+        "searcher": job.resolved_searcher.model_dump(mode="json"),
         "seed": job.seed,
     }
     with Journal.open(Path(folder.root) / JOURNAL, header) as journal:
@@ -183,9 +155,11 @@ def _score_choices(
             display.message(f"{replayed} scored choices are taken from {JOURNAL}")
 
         def show(_: Entry | None = None) -> None:
-            losses = [entry.objectives["log_loss"] if entry.objectives else None for entry in journal.entries]
+            quality = kind.quality
+            losses = [entry.objectives[quality.objective] if entry.objectives else None for entry in journal.entries]
             best = best_so_far(losses)[-1] if losses else None
-            display.trial(len(losses), searcher.num_trials, best, losses.count(None))
+            score = None if best is None else quality.loss_of(best)
+            display.trial(len(losses), searcher.num_trials, score, losses.count(None))
 
         display.phase(f"scoring {searcher.num_trials} choices with {job.trials.num_actors} actors")
         show()
@@ -196,9 +170,11 @@ def _score_choices(
         return list(journal.entries)
 
 
-def finalists_of(job: SearchJob, space: CTRSpace, entries: list[Entry]) -> list[Contender]:
+def finalists_of(job: SearchJob, kind: SearchKind, entries: list[Entry]) -> list[Contender]:
     """Return the best scored choices; CheckpointError where no trial has a score."""
-    picked = pick_finalists(entries, job.finalists.count, job.finalists.rank_by)
+    space, quality = kind.space, kind.quality
+    own = job.finalists
+    picked = pick_finalists(entries, quality.objective, own.rank_by, own.count, own.budgets)
     if not picked:
         raise CheckpointError(f"none of {len(entries)} trials has a score; the first error: {_first_error(entries)}")
     contenders: list[Contender] = []
@@ -211,9 +187,10 @@ def finalists_of(job: SearchJob, space: CTRSpace, entries: list[Entry]) -> list[
             "key": entry.key,
             "choice": choice.model_dump(mode="json"),
             "drawn": drawn.model_dump(mode="json"),
-            "supernet_log_loss": (entry.objectives or {})["log_loss"],
+            f"supernet_{quality.name}": quality.loss_of((entry.objectives or {})[quality.objective]),
         }
-        contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts, drawn))
+        placed = drawn if isinstance(drawn, NASRecConfig) else None
+        contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts, placed))
     return contenders
 
 
@@ -223,7 +200,7 @@ def _first_error(entries: list[Entry]) -> str | None:
 
 def baselines_of(job: SearchJob, dataset: Dataset) -> list[Contender]:
     """Return the job's hand-made models."""
-    none: dict[str, Any] = dict.fromkeys(("rank", "trial", "key", "choice", "drawn", "supernet_log_loss"))
+    none: dict[str, Any] = dict.fromkeys(("rank", "trial", "key", "choice", "drawn"))
     contenders: list[Contender] = []
     for number, model in enumerate(job.baselines):
         with torch.device("cpu"):
@@ -231,24 +208,6 @@ def baselines_of(job: SearchJob, dataset: Dataset) -> list[Contender]:
         same = sum(other.kind == model.kind for other in job.baselines[:number])
         contenders.append(Contender("baseline", model.kind + (f"-{same + 1}" if same else ""), model, cost, none))
     return contenders
-
-
-def _results(split: Split, space: CTRSpace, rows: list[Tree]) -> Tree:
-    size = space.size()
-    return {
-        "validation_days": [day.day for day in split.validation],
-        "test_days": [day.day for day in split.test],
-        "teacher": {
-            "validation_log_loss": best_log_loss(split.validation),
-            "test_log_loss": best_log_loss(split.test),
-        },
-        "rows": rows,
-        "size": {
-            "published": size.published,
-            "sampled": size.sampled,
-            "sampled_with_gates": size.sampled_with_gates,
-        },
-    }
 
 
 def _summary(job: SearchJob, entries: list[Entry], phases: Phases, started: float) -> Tree:

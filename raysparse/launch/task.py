@@ -7,10 +7,13 @@ from raysparse.data.epoch_stream import EpochStream
 from raysparse.data.item_counts import read_item_counts
 from raysparse.data.stream import DayStream
 from raysparse.job import TrainJob
-from raysparse.models.sasrec.config import SampledSoftmaxConfig, SASRecConfig
+from raysparse.models import SequenceModelConfig
+from raysparse.models.sasrec.config import SampledSoftmaxConfig
+from raysparse.models.sasrec.supernet import SASRecSupernetConfig
 from raysparse.train.click import ClickTask
 from raysparse.train.item_draws import ItemDraws
-from raysparse.train.next_item import NextItemTask
+from raysparse.train.next_item import ElasticTask, NextItemTask
+from raysparse.train.ranking import RankingConfig
 from raysparse.train.task import Task
 
 
@@ -22,11 +25,18 @@ def stream_of(job: TrainJob, dataset: Dataset, rank: int = 0, world_size: int = 
 
 def task_of(job: TrainJob, dataset: Dataset, device: torch.device) -> Task:
     """Return what the job's models learn; DataError where items are drawn by counts that the data set has not."""
-    if not isinstance(job.model, SASRecConfig):
+    if not isinstance(job.model, SequenceModelConfig):
         return ClickTask(device)
-    loss = job.model.loss
-    by_counts = "popular" in job.ranking.sampled
+    draws = item_draws(job.model, job.ranking, dataset, job.seed)
+    if isinstance(job.model, SASRecSupernetConfig):
+        return ElasticTask(job.model, job.ranking, draws)
+    return NextItemTask(job.model, job.ranking, draws)
+
+
+def item_draws(model: SequenceModelConfig, ranking: RankingConfig, dataset: Dataset, seed: int) -> ItemDraws:
+    """Return what items are drawn from; DataError where they are drawn by counts that the data set has not."""
+    loss = model.loss
+    by_counts = "popular" in ranking.sampled
     by_counts |= isinstance(loss, SampledSoftmaxConfig) and loss.negatives == "popular"
     num_items = dataset.schema.ids[0].rows - 1
-    draws = ItemDraws(num_items, read_item_counts(dataset) if by_counts else None, job.seed)
-    return NextItemTask(job.model, job.ranking, draws)
+    return ItemDraws(num_items, read_item_counts(dataset) if by_counts else None, seed)

@@ -95,7 +95,7 @@ def with_absolute_paths(job: TrainJob) -> TrainJob:
             "start_from": start_from,
             "callbacks": tuple(
                 callback.model_copy(update={"folder": absolute(callback.folder)})
-                if callback.kind == "feature_cache"
+                if callback.kind == "feature_cache" or callback.kind == "sequence_cache"
                 else callback
                 for callback in job.callbacks
             ),

@@ -16,13 +16,11 @@ from raysparse.data.dataset import Dataset
 from raysparse.errors import CheckpointError, RaySparseError
 from raysparse.job import SearchJob
 from raysparse.launch.tune_relay import Relay, run_tune
-from raysparse.models.nasrec.choice import NASRecConfig
-from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.journal import Entry, Journal
 from raysparse.search.population import Proposal, Searcher
 
 _OUTCOME = "outcome"
-_METRIC = "log_loss"
+_METRIC = "score"
 _LOST_ACTORS = 3
 """Actors that a trial may lose, and is scored again: a dead machine is no fault of the choice."""
 
@@ -37,9 +35,7 @@ class TrialDisplay:
     """Called with what else is worth a line."""
 
 
-def run_trials(
-    job: SearchJob, cache: str, searcher: Searcher[NASRecConfig], journal: Journal, display: TrialDisplay
-) -> None:
+def run_trials(job: SearchJob, cache: str, searcher: Searcher[Any], journal: Journal, display: TrialDisplay) -> None:
     """Score what a searcher proposes until it ends; driver, connected to Ray.
 
     Every result stands in the journal before the searcher learns of it. What an actor raised on loading is raised
@@ -74,14 +70,15 @@ class ScoringTrial(Trainable):
     def _load(self, job: SearchJob, cache_url: str) -> None:
         import torch
 
-        from raysparse.search.feature_cache import FeatureCache
-        from raysparse.search.scoring import Scorer, objectives_of
+        from raysparse.launch.search_kind import kind_of
 
         torch.set_num_threads(job.trials.threads_per_actor)
         device = torch.device("cuda" if job.trials.gpus_per_actor else "cpu")
-        self._space = CTRSpace(job.space, Dataset.open(job.data.path).schema)
-        self._scorer = Scorer(FeatureCache.open(cache_url), self._space, job.scoring, job.seed, device)
-        self._objectives = objectives_of(job.searcher)
+        kind = kind_of(job, Dataset.open(job.data.path))
+        self._space = kind.space
+        self._scorer = kind.scorer(cache_url, device)
+        self._objectives = job.objectives
+        self._quality = job.quality.objective
 
     def reset_config(self, new_config: Tree) -> bool:
         """Take another choice."""
@@ -95,7 +92,8 @@ class ScoringTrial(Trainable):
         started = time.perf_counter()
         try:
             choice = self._space.parse(json.loads(self._choice["choice"]))
-            outcome: Tree = {"objectives": self._scorer.score(choice, self._objectives)}
+            objectives = self._scorer.score(choice, self._objectives)
+            outcome: Tree = {"objectives": objectives, _METRIC: objectives[self._quality]}
         except (RuntimeError, ValueError, ArithmeticError, RaySparseError) as error:
             outcome = {"error": f"{type(error).__name__}: {error}"}
         outcome["seconds"] = time.perf_counter() - started
@@ -105,19 +103,19 @@ class ScoringTrial(Trainable):
 def result_of(outcome: Tree) -> Tree:
     """Return what Tune is told of a trial."""
     # As text: a float keeps all its digits, whatever Tune does to results. Tune insists on the metric that it was told.
-    return {_OUTCOME: json.dumps(outcome), _METRIC: outcome.get("objectives", {}).get(_METRIC, math.nan), "done": True}
+    return {_OUTCOME: json.dumps(outcome), _METRIC: outcome.get(_METRIC, math.nan), "done": True}
 
 
 class _AskAndTell(Relay):
     """Lets Tune ask the population; driver."""
 
-    def __init__(self, searcher: Searcher[NASRecConfig], journal: Journal, display: TrialDisplay) -> None:
+    def __init__(self, searcher: Searcher[Any], journal: Journal, display: TrialDisplay) -> None:
         super().__init__(_METRIC)
         self._searcher = searcher
         self._journal = journal
         self._display = display
         self._lost: Counter[int] = Counter()
-        self._open: dict[str, Proposal[NASRecConfig]] = {}
+        self._open: dict[str, Proposal[Any]] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """Hand out the next choice; None while the population waits for results."""
@@ -134,7 +132,7 @@ class _AskAndTell(Relay):
         outcome = json.loads(result[_OUTCOME]) if result is not None and _OUTCOME in result and not error else None
         self.guarded(lambda: self._end(self._open.pop(trial_id), outcome))
 
-    def _end(self, proposal: Proposal[NASRecConfig], outcome: Tree | None) -> None:
+    def _end(self, proposal: Proposal[Any], outcome: Tree | None) -> None:
         if outcome is None and self._lost[proposal.number] < _LOST_ACTORS:
             self._lost[proposal.number] += 1
             self._searcher.release(proposal)

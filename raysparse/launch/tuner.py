@@ -21,6 +21,7 @@ from raysparse.launch.trainer import absolute
 from raysparse.launch.tune_log import TrialRecord
 from raysparse.launch.tune_trials import Trials, TrialSettings, TuneDisplay, build_scheduler, run_trials
 from raysparse.launch.tune_values import as_overrides, build_proposer, check_values
+from raysparse.models import SequenceModelConfig
 from raysparse.train.run_folder import SUMMARY, RunFolder, RunMode
 
 
@@ -95,7 +96,7 @@ def _prepare(job: TuneJob, jobs: Sequence[TrainJob], display: TuneDisplay) -> in
 
 
 def _check_metric(job: TuneJob, one: TrainJob) -> None:
-    of_ranks = one.model.kind == "sasrec"
+    of_ranks = isinstance(one.model, SequenceModelConfig)
     if of_ranks != job.metric.startswith("1-"):
         allowed = "1-ndcg@10" if of_ranks else "log_loss, ne"
         raise ConfigError(f"metric: found {job.metric}; allowed with model.kind {one.model.kind}: {allowed}")

@@ -19,7 +19,7 @@ from raysparse.job import check_train_job
 from raysparse.launch.arms import ArmBuilder
 from raysparse.launch.first_weights import take_first_weights
 from raysparse.launch.task import stream_of, task_of
-from raysparse.sharding.model import ShardedModel
+from raysparse.sharding.weights import ShardedWeights
 from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.checkpoint import CheckpointFolder, restore
@@ -71,7 +71,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
         tell({"event": "message", "text": f"goes on from checkpoint {name} ({_place(state)})"})
     elif job.start_from is not None:
         model = state.arms[0].model
-        assert isinstance(model, ShardedModel)
+        assert isinstance(model, ShardedWeights)
         take_first_weights(job, dataset.schema, model)
     fit(state, callbacks, job.optimizer.schedule, job.warm_up_days)
     if rank == 0:

@@ -15,6 +15,7 @@ from raysparse.report.scatter import Plane, Points, draw_plane, legend_of, outly
 from raysparse.report.search_run import Contender, SearchRun
 from raysparse.search.journal import Entry
 from raysparse.search.pareto import best_so_far, front
+from raysparse.search.quality import NEXT_ITEMS, Quality
 from raysparse.search.ranking import kendall_chance, kendall_interval, kendall_tau
 
 Floats = NDArray[np.float64]
@@ -37,53 +38,58 @@ def _trials(search: SearchRun) -> Chart | None:
     scored = [objectives for objectives in scored if objectives.get("macs", 0) > 0]
     if not scored:
         return None
-    losses, macs = (np.array([objectives[name] for objectives in scored]) for name in ("log_loss", "macs"))
+    quality = search.results.quality
+    losses, macs = (np.array([objectives[name] for objectives in scored]) for name in (quality.objective, "macs"))
     best = front(list(zip(losses, macs, strict=True)))
+    scores = np.array([quality.loss_of(loss) for loss in losses])
     points = [
-        Points("trial", macs, losses, _TRIAL, size=3.2, alpha=0.4),
-        Points("front: no trial is both smaller and better", macs[best], losses[best], _FRONT, size=4, joined=True),
-        *_contenders(search.results.finalists, "supernet_log_loss"),
+        Points("trial", macs, scores, _TRIAL, size=3.2, alpha=0.4),
+        Points("front: no trial is both smaller and better", macs[best], scores[best], _FRONT, size=4, joined=True),
+        *_contenders(search.results.finalists, "supernet"),
     ]
-    plane = Plane(
-        "MACs per row", "validation log loss in the supernet", points, log_x=True, number_text=number_text.tick
-    )
-    chart = _chart(plane, "Every trial: score in the supernet over size, lower left is better")
+    title = f"validation {quality.title} in the supernet"
+    plane = Plane(_macs(quality), title, points, log_x=True, number_text=number_text.tick)
+    chart = _chart(plane, f"Every trial: score in the supernet over size, {_best_corner(quality)} is better")
     return replace(chart, notes=[*chart.notes, *_failures(search.entries)])
 
 
 def _alone(search: SearchRun) -> Chart | None:
     results = search.results
-    points = [
-        *_contenders(results.finalists, "validation_log_loss"),
-        *_contenders(results.baselines, "validation_log_loss"),
-    ]
+    quality = results.quality
+    points = [*_contenders(results.finalists, "validation"), *_contenders(results.baselines, "validation")]
     if not points:
         return None
     plane = Plane(
-        "MACs per row",
-        "validation log loss",
+        _macs(quality),
+        f"validation {quality.title}",
         points,
         log_x=True,
         reference=results.teacher[0],
         number_text=number_text.tick,
     )
-    return _chart(plane, "Trained alone: loss over size, lower left is better")
+    score = "score" if quality.is_better_high else "loss"
+    return _chart(plane, f"Trained alone: {score} over size, {_best_corner(quality)} is better")
 
 
 def _best_so_far(search: SearchRun) -> Chart | None:
     """Over the trials in the order in which they ended."""
-    losses = [entry.objectives["log_loss"] if entry.objectives is not None else None for entry in search.entries]
+    quality = search.results.quality
+    losses = [entry.objectives[quality.objective] if entry.objectives is not None else None for entry in search.entries]
     if all(loss is None for loss in losses):
         return None
     trial = np.arange(1, len(losses) + 1, dtype=float)
+    scores, best = (
+        _values([None if loss is None else quality.loss_of(loss) for loss in values])
+        for values in (losses, best_so_far(losses))
+    )
     points = [
-        Points("trial", trial, _values(losses), _TRIAL, size=2.6, alpha=0.4),
-        Points("best so far", trial, _values(best_so_far(losses)), _FRONT, symbol="", joined=True),
+        Points("trial", trial, scores, _TRIAL, size=2.6, alpha=0.4),
+        Points("best so far", trial, best, _FRONT, symbol="", joined=True),
     ]
     first = next((place for place, entry in enumerate(search.entries) if entry.generation > 0), None)
     plane = Plane(
         "trials that have ended",
-        "validation log loss in the supernet",
+        f"validation {quality.title} in the supernet",
         points,
         mark=(first + 0.5, "generation 1 begins") if first is not None else None,
         number_text=number_text.tick,
@@ -93,17 +99,23 @@ def _best_so_far(search: SearchRun) -> Chart | None:
 
 def _ranking(search: SearchRun) -> Chart | None:
     """Only where finalists have been trained."""
-    pairs = [
-        (finalist.numbers["supernet_log_loss"], finalist.numbers["validation_log_loss"])
-        for finalist in search.results.finalists
-    ]
+    pairs = [(finalist.numbers["supernet"], finalist.numbers["validation"]) for finalist in search.results.finalists]
     known = [(score, loss) for score, loss in pairs if score is not None and loss is not None]
-    points = _contenders(search.results.finalists, "validation_log_loss", over="supernet_log_loss")
+    points = _contenders(search.results.finalists, "validation", over="supernet")
     if len(known) < 2 or not points:
         return None
-    plane = Plane("validation log loss in the supernet", "validation log loss, trained alone", points)
+    title = f"validation {search.results.quality.title}"
+    plane = Plane(f"{title} in the supernet", f"{title}, trained alone", points)
     chart = _chart(plane, f"Rank correlation over {counted(len(known), 'finalist')}: {_tau_text(known)}")
     return replace(chart, notes=[*chart.notes, *_tau_notes(known)])
+
+
+def _macs(quality: Quality) -> str:
+    return "MACs per history" if quality is NEXT_ITEMS else "MACs per row"
+
+
+def _best_corner(quality: Quality) -> str:
+    return "upper left" if quality.is_better_high else "lower left"
 
 
 def _tau_text(pairs: Sequence[tuple[float, float]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from raysparse.report.number_text import counted, duration, fixed, mebibytes, short, whole
 from raysparse.report.printer import Bar, Printer, aligned, cut
 from raysparse.report.search_run import RESULTS, Contender, Results, results_of
+from raysparse.search.quality import CLICKS, Quality
 
 LINE_INTERVAL_S = 30.0
 """Least seconds between progress lines where there is no terminal."""
@@ -23,8 +24,15 @@ class SearchConsole:
     so that the terminal is left as it was whatever happens.
     """
 
-    def __init__(self, stream: TextIO, is_terminal: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        is_terminal: bool,
+        clock: Callable[[], float] = time.monotonic,
+        quality: Quality = CLICKS,
+    ) -> None:
         self._printer = Printer(stream, is_terminal, clock)
+        self._title = quality.title
         self._clock = clock
         self._first: tuple[int, float] | None = None
         self._told: int | None = None
@@ -55,7 +63,7 @@ class SearchConsole:
         self._printer.line(text)
 
     def trial(self, done: int, total: int, best: float | None, failed: int) -> None:
-        """Show how many trials of a phase have ended, the least log loss so far, and how many failed.
+        """Show how many trials of a phase have ended, the best score so far, and how many failed.
 
         Speed and time left count from the first call of a phase: what it says is done was done before.
         """
@@ -69,14 +77,20 @@ class SearchConsole:
             self._printer.show([Bar("trials", done, total, texts)])
         elif done != self._told and (done >= total or self._printer.silent_s >= LINE_INTERVAL_S):
             self._told = done
-            texts = (f"{whole(done)} of {whole(total)} trials", f"best log loss {fixed(best)}", failures, speed, left)
+            texts = (
+                f"{whole(done)} of {whole(total)} trials",
+                f"best {self._title} {fixed(best)}",
+                failures,
+                speed,
+                left,
+            )
             self._printer.line(", ".join(text for text in texts if text))
 
     def run_done(self, name: str, validation: float | None, test: float | None, seconds: float) -> None:
-        """Print a finished run: its log losses on the validation and the test days, and how long it took."""
+        """Print a finished run: its scores on validation and test, and how long it took."""
         self.close()
-        losses = f"log loss: validation {fixed(validation):>6}  test {fixed(test):>6}"
-        self._printer.line(f"{cut(name, _LONGEST_NAME):<{_LONGEST_NAME}}  {losses}  {duration(seconds)}")
+        scores = f"{self._title}: validation {fixed(validation):>6}  test {fixed(test):>6}"
+        self._printer.line(f"{cut(name, _LONGEST_NAME):<{_LONGEST_NAME}}  {scores}  {duration(seconds)}")
 
     def finish(self, results: Mapping[str, Any], summary: Mapping[str, Any], run_folder: str, report: str) -> None:
         """Print what the search came to, and where it lies; as in `results.json` and `summary.json`."""
@@ -88,7 +102,8 @@ class SearchConsole:
             table = _contest_table(found)
             self._printer.table(table[:1], table[1:])
             if found.chosen is not None:
-                self._printer.line("* the finalist with the least validation loss")
+                most = "the highest" if found.quality.is_better_high else "the least"
+                self._printer.line(f"* the finalist with {most} validation {found.quality.title}")
             for text in found.without_score:
                 self._printer.line(text)
         self._printer.line(f"run folder {run_folder}")
@@ -116,7 +131,10 @@ def _closing_line(summary: Mapping[str, Any]) -> str:
 
 
 def _contest_table(results: Results) -> list[str]:
-    titles = ("network", "rate", "MACs", "parameters", "MiB", "supernet", "validation", "test", "test AUC")
+    titles = (
+        *("network", "rate", "MACs", "parameters", "MiB", "supernet", "validation", "test"),
+        f"test {results.quality.second_title}",
+    )
     rows: list[Sequence[str]] = [titles, *(_contest_cells(contender) for contender in results.contenders)]
     if results.teacher != (None, None):
         rows.append(("best possible", *[""] * 5, fixed(results.teacher[0]), fixed(results.teacher[1]), ""))
@@ -132,8 +150,8 @@ def _contest_cells(contender: Contender) -> list[str]:
         short(numbers["macs"]),
         short(numbers["parameters"]),
         mebibytes(numbers["embedding_bytes"]),
-        fixed(numbers["supernet_log_loss"]),
-        fixed(numbers["validation_log_loss"]),
-        fixed(numbers["test_log_loss"]),
-        fixed(numbers["test_auc"]),
+        fixed(numbers["supernet"]),
+        fixed(numbers["validation"]),
+        fixed(numbers["test"]),
+        fixed(numbers["test_second"]),
     ]

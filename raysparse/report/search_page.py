@@ -26,6 +26,7 @@ from raysparse.report.plots import Line
 from raysparse.report.search_charts import search_charts
 from raysparse.report.search_run import Contender, Results, SearchRun, read_search
 from raysparse.report.template import SEARCH_PAGE
+from raysparse.search.quality import NEXT_ITEMS
 from raysparse.train.run_folder import RunFolder
 
 _NETWORKS_NOTE = (
@@ -76,13 +77,15 @@ def render_search_page(search: SearchRun, folder_name: str) -> str:
 def verdict(results: Results) -> str:
     """Say in a sentence how the chosen finalist does on the test days beside the best baseline; empty without them."""
     chosen, baseline = results.chosen, results.best_baseline
-    if chosen is None or chosen.numbers["test_log_loss"] is None:
+    test = chosen.numbers["test"] if chosen is not None else None
+    if chosen is None or test is None:
         return ""
-    text = f"Chosen by validation log loss: {chosen.label}. Test log loss {fixed(chosen.numbers['test_log_loss'])}"
-    other = baseline.numbers["test_log_loss"] if baseline is not None else None
+    title = results.quality.title
+    text = f"Chosen by validation {title}: {chosen.label}. Test {title} {fixed(test)}"
+    other = baseline.numbers["test"] if baseline is not None else None
     if baseline is None or not other:
         return text + "."
-    gap = 100 * (chosen.numbers["test_log_loss"] / other - 1)
+    gap = 100 * (test / other - 1)
     than = "as much as" if gap == 0 else f"{abs(gap):.2f} % {'less' if gap < 0 else 'more'} than"
     macs, other_macs = chosen.numbers["macs"], baseline.numbers["macs"]
     size = f", at {macs / other_macs:.2g} times its MACs" if macs and other_macs else ""
@@ -95,6 +98,8 @@ def _status_parts(search: SearchRun) -> Iterator[str]:
         generation = max((entry.generation for entry in search.entries), default=0)
         yield f"searcher {searcher}" + (f", generation {generation}" if generation else "")
     space = job.get("space")
+    if isinstance(space, Mapping) and space.get("kind") == "sasrec" and search.results.size:
+        yield f"{whole(search.results.size.get('sampled', 0))} networks"
     if isinstance(space, Mapping) and "num_blocks" in space:
         yield f"{space.get('menu', '')} menu, {space['num_blocks']} blocks".lstrip()
     if validation := search.results.days[0]:
@@ -112,9 +117,10 @@ def _tiles(search: SearchRun) -> Iterator[Tile]:
     if search.entries:
         failed = sum(entry.error is not None for entry in search.entries)
         yield Tile("trials", whole(len(search.entries)), f"{whole(failed)} failed")
-    losses = [entry.objectives["log_loss"] for entry in search.entries if entry.objectives is not None]
+    quality = results.quality
+    losses = [entry.objectives[quality.objective] for entry in search.entries if entry.objectives is not None]
     if losses and not results.contenders:
-        yield Tile("best score", fixed(min(losses)), "log loss in supernet")
+        yield Tile("best score", fixed(quality.loss_of(min(losses))), f"{quality.title} in supernet")
     yield Tile("speed of trials", short(_number(summary.get("trials_per_minute"))), "trials/min")
     phases = summary.get("phases") or {}
     yield Tile("supernet", duration(_number(phases.get("supernet"))), "training it")
@@ -127,21 +133,22 @@ def _tiles(search: SearchRun) -> Iterator[Tile]:
 def _contest_grid(results: Results) -> Grid | None:
     if not results.contenders:
         return None
-    taught = results.teacher != (None, None)
+    taught, quality = results.teacher != (None, None), results.quality
     above = [Column("above best possible")] if taught else []
     columns = [
         Column("network", "text name"),
         Column("learning rate"),
-        Column("MACs per row"),
+        Column("MACs per history" if quality is NEXT_ITEMS else "MACs per row"),
         Column("parameters"),
         Column("tables, MiB"),
         Column("score in supernet"),
-        Column("validation log loss", "main"),
+        Column(f"validation {quality.title}", "main"),
         *above,
-        Column("validation AUC"),
-        Column("test log loss", "main"),
+        Column(f"validation {quality.second_title}"),
+        Column(f"test {quality.title}", "main"),
         *above,
-        Column("test AUC"),
+        Column(f"test {quality.second_title}"),
+        *([Column("what it is", "text name")] if quality is NEXT_ITEMS else []),
     ]
     rows = [
         Row(_contest_cells(contender, results), "total" if contender.chosen else "") for contender in results.contenders
@@ -158,9 +165,9 @@ def _contest_cells(contender: Contender, results: Results) -> list[str]:
     taught = results.teacher != (None, None)
 
     def scores(days: str, teacher: float | None) -> list[str]:
-        loss = numbers[f"{days}_log_loss"]
-        above = loss - teacher if loss is not None and teacher is not None else None
-        return [fixed(loss), *([signed(above)] if taught else []), fixed(numbers[f"{days}_auc"])]
+        score = numbers[days]
+        above = score - teacher if score is not None and teacher is not None else None
+        return [fixed(score), *([signed(above)] if taught else []), fixed(numbers[f"{days}_second"])]
 
     return [
         f"★ {contender.label}" if contender.chosen else contender.label,
@@ -168,9 +175,10 @@ def _contest_cells(contender: Contender, results: Results) -> list[str]:
         short(numbers["macs"]),
         short(numbers["parameters"]),
         mebibytes(numbers["embedding_bytes"]),
-        fixed(numbers["supernet_log_loss"]),
+        fixed(numbers["supernet"]),
         *scores("validation", results.teacher[0]),
         *scores("test", results.teacher[1]),
+        *([contender.key] if results.quality is NEXT_ITEMS else []),
     ]
 
 
@@ -181,16 +189,23 @@ def _inherited_days(job: Mapping[str, Any]) -> int | None:
 
 
 def _contest_note(results: Results, inherited_days: int | None) -> str:
+    title, of_items = results.quality.title, results.quality is NEXT_ITEMS
     trained = "Each network is trained alone over all days from drawn weights, and predicts a day before it learns it."
-    if inherited_days is not None:
+    if of_items:
+        weights = "drawn" if inherited_days is None else "the supernet's"
+        trained = (
+            f"Each network is trained alone from drawn weights, finalists from {weights} ones; validation is after its "
+            "best epoch, the test with the weights it had then. MACs are for the longest history that it reads."
+        )
+    elif inherited_days is not None:
         trained = (
             f"Finalists begin with the supernet's weights and see {counted(inherited_days, 'training day')} once more, "
             "baselines are trained over all days from drawn weights; each predicts a day before it learns it."
         )
     note = (
         f"★: the chosen finalist. {trained} Finalists are numbered by their score in the supernet, which is a "
-        "validation log loss as well. Learning rates and the chosen finalist are picked by validation log loss; the "
-        "test days pick nothing. Parameters are those without the tables."
+        f"validation {title} as well. Learning rates and the chosen finalist are picked by validation {title}; the "
+        f"test {'part picks' if of_items else 'days pick'} nothing. Parameters are those without the tables."
     )
     if results.teacher != (None, None):
         note += " Best possible: log loss of the teacher that generated the days, which knows each row's odds."
@@ -204,8 +219,8 @@ def _network(finalist: Contender) -> Chart:
     assert choice is not None
     title = f"{'★ ' if finalist.chosen else ''}{finalist.label.capitalize()}{', chosen' if finalist.chosen else ''}"
     title += f": {counted(len(choice.blocks), 'block')}, {short(numbers['macs'])} MACs"
-    if numbers["validation_log_loss"] is not None:
-        title += f", validation log loss {fixed(numbers['validation_log_loss'])}"
+    if numbers["validation"] is not None:
+        title += f", validation log loss {fixed(numbers['validation'])}"
     none = np.empty(0)
     legend = [Line("dense vectors", none, DENSE_COLOUR), Line("tokens", none, SPARSE_COLOUR)]
     if any(block.fm for block in choice.blocks):
@@ -219,14 +234,18 @@ def _network(finalist: Contender) -> Chart:
 
 
 def _run_grid(results: Results) -> Grid | None:
-    titles = ("learning rate", "validation log loss", "validation AUC", "test log loss", "test AUC", "training time")
+    scores = [
+        f"{part} {title}"
+        for part in ("validation", "test")
+        for title in (results.quality.title, results.quality.second_title)
+    ]
+    titles = ("learning rate", *scores, "training time")
     rows = [Row(_run_cells(run)) for contender in results.contenders for run in contender.runs]
     return Grid([Column("network", "text name"), *(Column(title) for title in titles)], rows) if rows else None
 
 
 def _run_cells(run: Contender) -> list[str]:
-    names = ("validation_log_loss", "validation_auc", "test_log_loss", "test_auc")
-    scores = [fixed(run.numbers[name]) for name in names]
+    scores = [fixed(run.numbers[name]) for name in ("validation", "validation_second", "test", "test_second")]
     return [run.label, _rate(run.numbers["learning_rate"]), *scores, duration(run.numbers["seconds"])]
 
 

@@ -12,6 +12,7 @@ from raysparse.models.nasrec.canonical import canonical
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.report.run import History, read_json, read_run, read_text
 from raysparse.search.journal import Entry, read_journal
+from raysparse.search.quality import CLICKS, QUALITIES, Quality
 from raysparse.train.run_folder import HISTORY, JOB, SUMMARY, RunFolder
 
 JOURNAL = "journal.jsonl"
@@ -24,13 +25,12 @@ NUMBERS = (
     "macs",
     "parameters",
     "embedding_bytes",
-    "supernet_log_loss",
-    "validation_log_loss",
-    "validation_auc",
-    "test_log_loss",
-    "test_auc",
     "seconds",
 )
+"""Read as they are called."""
+
+SCORES = ("supernet", "validation", "validation_second", "test", "test_second")
+"""Values of the metric by which the search judges, and of the one beside it."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Contender:
     name: str
     """A finalist's rank in the search, or the kind of a baseline."""
     numbers: Mapping[str, float | None]
-    """Value of each of `NUMBERS`; None where there is none."""
+    """Value of each of `NUMBERS` and `SCORES`; None where there is none."""
     chosen: bool
     trial: int | None
     choice: NASRecConfig | None
-    """In canonical form; None for a baseline."""
+    """One of NASRec's, in canonical form, which can be drawn; None for another network, and for a baseline."""
     key: str
     """The choice in one line; empty for a baseline."""
     runs: "tuple[Contender, ...]" = ()
@@ -70,6 +70,8 @@ class Results:
     contenders: tuple[Contender, ...] = ()
     teacher: tuple[float | None, float | None] = (None, None)
     """The generating teacher's log loss on the validation and on the test days."""
+    quality: Quality = CLICKS
+    """What the scores are."""
     days: tuple[str, str] = ("", "")
     """Validation and test days, as text."""
     size: Mapping[str, int] | None = None
@@ -89,14 +91,14 @@ class Results:
 
     @property
     def chosen(self) -> Contender | None:
-        """The finalist with the least validation loss."""
+        """The finalist that is best on validation."""
         return next((contender for contender in self.contenders if contender.chosen), None)
 
     @property
     def best_baseline(self) -> Contender | None:
-        """The baseline with the least validation loss: test days choose nothing."""
-        losses = [(contender.numbers["validation_log_loss"], contender) for contender in self.baselines]
-        known = [(loss, contender) for loss, contender in losses if loss is not None]
+        """The baseline that is best on validation: the test chooses nothing."""
+        scores = [(contender.numbers["validation"], contender) for contender in self.baselines]
+        known = [(self.quality.loss_of(score), contender) for score, contender in scores if score is not None]
         return min(known, key=lambda pair: pair[0])[1] if known else None
 
 
@@ -154,8 +156,10 @@ def results_of(tree: Mapping[str, Any], origin: str) -> Results:
     """Read the tree of `results.json`; DataError where it does not hold what a search writes."""
     try:
         teacher = tree.get("teacher") or {}
+        quality = QUALITIES[tree.get("metric", CLICKS.name)]
         return Results(
-            contenders=tuple(_contender(row, row, origin) for row in tree.get("rows") or ()),
+            contenders=tuple(_contender(row, row, origin, quality) for row in tree.get("rows") or ()),
+            quality=quality,
             teacher=(_number(teacher, "validation_log_loss"), _number(teacher, "test_log_loss")),
             days=(_days(tree.get("validation_days")), _days(tree.get("test_days"))),
             size=tree.get("size"),
@@ -170,17 +174,27 @@ def results_of(tree: Mapping[str, Any], origin: str) -> Results:
         ) from error
 
 
-def _contender(row: Mapping[str, Any], numbers: Mapping[str, Any], origin: str) -> Contender:
+def _contender(row: Mapping[str, Any], numbers: Mapping[str, Any], origin: str, quality: Quality) -> Contender:
     name = str(row["name"])
+    scores = {
+        "supernet": f"supernet_{quality.name}",
+        "validation": f"validation_{quality.name}",
+        "validation_second": f"validation_{quality.second}",
+        "test": f"test_{quality.name}",
+        "test_second": f"test_{quality.second}",
+    }
     return Contender(
         kind=row["kind"],
         name=name,
-        numbers={number: _number(numbers, number) for number in NUMBERS},
+        numbers={
+            **{number: _number(numbers, number) for number in NUMBERS},
+            **{score: _number(numbers, key) for score, key in scores.items()},
+        },
         chosen=row.get("chosen") is True,
         trial=row.get("trial"),
         choice=_choice(row.get("choice"), f"{origin}, {name}"),
         key=row.get("key") or "",
-        runs=tuple(_contender({**row, "runs": None}, run, origin) for run in row.get("runs") or ()),
+        runs=tuple(_contender({**row, "runs": None}, run, origin, quality) for run in row.get("runs") or ()),
     )
 
 

@@ -92,13 +92,22 @@ class RandomSearchConfig(Config):
     num_trials: int = Field(default=2048, ge=1)
     """Choices to score."""
 
+    @property
+    def all_objectives(self) -> tuple[str, ...]:
+        """What is made small: nothing is looked at."""
+        return ()
+
+    def resolved(self, quality: str) -> "RandomSearchConfig":  # noqa: ARG002  # as the others are asked
+        """Return the same: there is nothing to fill in."""
+        return self
+
 
 class RegularizedEvolutionConfig(Config):
     """Ageing evolution on one objective; the defaults are NASRec's (arXiv 2207.07187): 2048 trials."""
 
     kind: Literal["evolution"] = "evolution"
-    objective: str = "log_loss"
-    """Name of what is made small."""
+    objective: str | None = None
+    """Name of what is made small; null: by what the space's networks are judged, log_loss or 1-ndcg@10."""
     num_initial: int = Field(default=128, ge=1)
     """Random choices at first, and the size of the population."""
     tournament: int = Field(default=64, ge=1)
@@ -107,6 +116,15 @@ class RegularizedEvolutionConfig(Config):
     """Mutated copies of the parent in a generation; as many members, the oldest, leave."""
     num_generations: int = Field(default=240, ge=0)
     """Generations after the initial population."""
+
+    @property
+    def all_objectives(self) -> tuple[str, ...]:
+        """What is made small."""
+        return () if self.objective is None else (self.objective,)
+
+    def resolved(self, quality: str) -> "RegularizedEvolutionConfig":
+        """Return the same with its objective, `quality` where none was named."""
+        return self.model_copy(update={"objective": self.objective or quality})
 
     @model_validator(mode="after")
     def _tournament_fits(self) -> Self:
@@ -119,8 +137,8 @@ class NSGA2Config(Config):
     """Many objectives at once: fronts and crowding distance (Deb et al. 2002)."""
 
     kind: Literal["nsga2"] = "nsga2"
-    objectives: tuple[str, ...] = Field(default=("log_loss", "macs"), min_length=2)
-    """Names of what is made small."""
+    objectives: tuple[str, ...] | None = Field(default=None, min_length=2)
+    """Names of what is made small; null: by what the space's networks are judged, and macs."""
     population: int = Field(default=128, ge=2)
     """Random choices at first, children in a generation, and survivors of it."""
     num_generations: int = Field(default=15, ge=0)
@@ -128,10 +146,20 @@ class NSGA2Config(Config):
     crossover_rate: float = Field(default=0.9, ge=0, le=1)
     """Share of the children with two parents, in a space that can join two choices."""
 
+    @property
+    def all_objectives(self) -> tuple[str, ...]:
+        """What is made small."""
+        return self.objectives or ()
+
+    def resolved(self, quality: str) -> "NSGA2Config":
+        """Return the same with its objectives, `quality` and macs where none were named."""
+        return self.model_copy(update={"objectives": self.objectives or (quality, "macs")})
+
     @model_validator(mode="after")
     def _distinct_objectives(self) -> Self:
-        if len(set(self.objectives)) != len(self.objectives):
-            raise ValueError(f"objectives of different names; found {', '.join(self.objectives)}")
+        names = self.all_objectives
+        if len(set(names)) != len(names):
+            raise ValueError(f"objectives of different names; found {', '.join(names)}")
         return self
 
 
@@ -300,9 +328,10 @@ class RegularizedEvolution(GenerationalSearch[C]):
     """
 
     def __init__(self, config: RegularizedEvolutionConfig, space: Space[C], seed: int) -> None:
+        """`config` is resolved: it has an objective."""
         self._config = config
         schedule = _Schedule(config.num_initial, config.num_children, config.num_generations)
-        super().__init__(space, seed, (config.objective,), schedule)
+        super().__init__(space, seed, config.all_objectives, schedule)
 
     def _draw(self, random: Random) -> C:
         if not self._population:  # the initial one, or one of which every trial failed
@@ -316,7 +345,7 @@ class RegularizedEvolution(GenerationalSearch[C]):
         # Drawn from the generation alone, so that all its children have the same.
         random = Random(f"{self._seed}/parent/{self._generation}")
         rivals = random.sample(self._population, min(self._config.tournament, len(self._population)))
-        return min(rivals, key=lambda member: (member.objectives[self._config.objective], _number(member)))
+        return min(rivals, key=lambda member: (member.objectives[self._objectives[0]], _number(member)))
 
     def _select(self, scored: list[Member[C]]) -> list[Member[C]]:
         return [*self._population, *scored][-self._config.num_initial :]
@@ -333,7 +362,7 @@ class NSGA2(GenerationalSearch[C]):
         self._config = config
         self._ranks: dict[int, tuple[int, float]] = {}
         schedule = _Schedule(config.population, config.population, config.num_generations)
-        super().__init__(space, seed, config.objectives, schedule)
+        super().__init__(space, seed, config.all_objectives, schedule)
 
     def _draw(self, random: Random) -> C:
         if not self._population:  # the initial one, or one of which every trial failed
@@ -349,7 +378,7 @@ class NSGA2(GenerationalSearch[C]):
 
     def _select(self, scored: list[Member[C]]) -> list[Member[C]]:
         members = [*self._population, *scored]
-        points = [[member.objectives[name] for name in self._config.objectives] for member in members]
+        points = [[member.objectives[name] for name in self._objectives] for member in members]
         self._ranks = {}
         for level, indices in enumerate(sort_fronts(points)):
             distances = crowding([points[index] for index in indices])
@@ -370,7 +399,7 @@ def num_mutations(generation: int, num_generations: int) -> int:
 
 
 def build_searcher(config: SearcherConfig, space: Space[C], seed: int) -> GenerationalSearch[C]:
-    """Return the searcher that a config describes; all it draws follows from `seed`."""
+    """Return the searcher that a resolved config describes; all it draws follows from `seed`."""
     if isinstance(config, RandomSearchConfig):
         return RandomSearch(config, space, seed)
     if isinstance(config, RegularizedEvolutionConfig):

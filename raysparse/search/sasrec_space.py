@@ -1,6 +1,6 @@
 """The space of elastic SASRec networks for a data set. Any process, no Ray."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from raysparse.config import check
@@ -45,15 +45,24 @@ class SASRecSpace:
 
     def sample_open(self, random: Random, num_open: int) -> SASRecConfig:
         """Draw the first axes of `AXES`, and take the largest on the others; it does not heed the budget."""
-        config, largest = self.config, self.config.largest
-        opened = AXES[:num_open]
-        depth = random.choice(config.depths) if "depth" in opened else largest.num_layers
-        width = random.choice(config.widths) if "width" in opened else largest.embedding_dim
-        length = random.choice(config.lengths) if "length" in opened else largest.max_length
-        widest = (max(config.heads), max(config.ffn_ratios), config.attentions[0])
-        return self._network(
-            width, length, [self._draw_block(random) if "blocks" in opened else widest for _ in range(depth)]
-        )
+        return self._opened(num_open, random.choice)
+
+    def smallest_open(self, num_open: int) -> SASRecConfig:
+        """Return the smallest network that differs from the largest on the first axes of `AXES` alone."""
+        return self._opened(num_open, min)
+
+    def _opened(self, num_open: int, pick: Callable[[Sequence[int]], int]) -> SASRecConfig:
+        config, largest, opened = self.config, self.config.largest, AXES[:num_open]
+        depth = pick(config.depths) if "depth" in opened else largest.num_layers
+        width = pick(config.widths) if "width" in opened else largest.embedding_dim
+        length = pick(config.lengths) if "length" in opened else largest.max_length
+        if "blocks" not in opened:
+            return self._network(width, length, _blocks(largest)[:depth])
+        kinds = range(len(config.attentions))
+        blocks: list[_Block] = [
+            (pick(config.heads), pick(config.ffn_ratios), config.attentions[pick(kinds)]) for _ in range(depth)
+        ]
+        return self._network(width, length, blocks)
 
     def mutate(self, choice: SASRecConfig, random: Random) -> SASRecConfig:
         """Draw one axis anew, or one property of one block, so that the network is another one."""

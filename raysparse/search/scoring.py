@@ -16,7 +16,6 @@ from raysparse.models.nasrec.network import NASRecNetwork
 from raysparse.models.nasrec.projection import Columns
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.feature_cache import FeatureCache, Rows, batches_of
-from raysparse.search.population import NSGA2Config, RegularizedEvolutionConfig, SearcherConfig
 
 OBJECTIVES = ("log_loss", "macs", "parameters", "embedding_bytes", "latency_us")
 """What a trial can measure; all are made small."""
@@ -47,13 +46,6 @@ class _Head:
     """`[W]`"""
     bias: Tensor
     """`[]`"""
-
-
-def objectives_of(searcher: SearcherConfig) -> tuple[str, ...]:
-    """Return what a searcher makes small; none for a random one, which looks at nothing."""
-    if isinstance(searcher, NSGA2Config):
-        return searcher.objectives
-    return (searcher.objective,) if isinstance(searcher, RegularizedEvolutionConfig) else ()
 
 
 class Scorer:

@@ -8,7 +8,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raysparse.data.schema import ITEM_TABLE
+from raysparse.sharding.held_table import HeldTable
 from raysparse.sharding.tables import ShardedTables, TableShard
+
+RankedTables = ShardedTables | HeldTable
+"""Where the rows of items are: over all ranks, or whole in this process."""
 
 _TARGETS_AT_A_TIME = 1024
 _ROWS_AT_A_TIME = 16_384
@@ -33,7 +37,7 @@ class Queries:
     """`[P, K]` int64 by name: items that the target is ranked among besides; 0 is none."""
 
 
-def rank_targets(tables: ShardedTables, queries: Queries) -> tuple[Tensor, dict[str, Tensor]]:
+def rank_targets(tables: RankedTables, queries: Queries) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the targets' ranks `[P]` from 0, among all items and among each of the samples; all ranks together.
 
     The rank is the number of items with a higher score, and half of those with the same one, so that a model that
@@ -46,7 +50,7 @@ def rank_targets(tables: ShardedTables, queries: Queries) -> tuple[Tensor, dict[
     return together[0], dict(zip(queries.samples, together[1:], strict=True))
 
 
-def _count(tables: ShardedTables, queries: Queries, part: slice) -> Tensor:
+def _count(tables: RankedTables, queries: Queries, part: slice) -> Tensor:
     """The ranks `[1 + samples, C]` of a part of the targets."""
     encoded, targets = queries.encoded[part], queries.targets[part]
     own, reach = _own_scores(tables, encoded, targets)
@@ -64,7 +68,7 @@ def _count(tables: ShardedTables, queries: Queries, part: slice) -> Tensor:
     return counts
 
 
-def _own_scores(tables: ShardedTables, encoded: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _own_scores(tables: RankedTables, encoded: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The targets' scores `[C]`, and how far from them `[C]` a score is the same but for rounding."""
     parts = torch.zeros(2, len(targets), device=targets.device)
     for shard in _shards(tables):
@@ -90,7 +94,7 @@ def _left_out(queries: Queries, part: slice) -> tuple[Tensor, Tensor]:
     return items[order], rankings[order]
 
 
-def _blocks(tables: ShardedTables, encoded: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _blocks(tables: RankedTables, encoded: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield the scores `[C, R]` of the rows that this process counts, with the first row of each block."""
     shards = _shards(tables)
     if len(tables.column_bounds[ITEM_TABLE]) == 2:
@@ -109,7 +113,7 @@ def _blocks(tables: ShardedTables, encoded: Tensor) -> Iterator[tuple[int, Tenso
             yield start, scores
 
 
-def _shards(tables: ShardedTables) -> list[TableShard]:
+def _shards(tables: RankedTables) -> list[TableShard]:
     return [shard for shard in tables.shards if shard.table == ITEM_TABLE]
 
 
@@ -128,5 +132,5 @@ def _standing(scores: Tensor, own: Tensor, reach: Tensor) -> Tensor:
 
 
 def _add_up(values: Tensor) -> None:
-    if dist.get_world_size() > 1:
+    if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(values)

@@ -25,11 +25,18 @@ class ShardedSequenceModel(ShardedWeights):
         super().__init__(model, plan, sharder, device, optimizers)
         self._model = model
 
+    def look_up(self, sequences: SequenceBatch, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the table's rows of all items `[T, D]` and of the candidates `[N, D]`; all ranks together.
+
+        `candidates` `[N]` int64, of this rank.
+        """
+        return self._model.look_up(sequences.items, sequences.lengths, candidates)
+
     def encode(self, sequences: SequenceBatch, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return per target the encoding `[P, D]` and the table's row `[P, D]`, and the candidates' rows `[N, D]`.
 
         All ranks together, with a look-up of every item; `candidates` `[N]` int64, of this rank.
         """
-        rows, candidate_rows = self._model.look_up(sequences.items, sequences.lengths, candidates)
+        rows, candidate_rows = self.look_up(sequences, candidates)
         encoded = self.head(rows[sequences.input_places], sequences.input_offsets)
         return encoded[sequences.target_inputs], rows[sequences.target_places], candidate_rows

@@ -3,21 +3,16 @@
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysparse.data.batch import Batch
-from raysparse.data.sequence_batch import SequenceBatch, sequences_of
-from raysparse.models.sasrec.config import (
-    BCEConfig,
-    FullSoftmaxConfig,
-    GBCEConfig,
-    SampledSoftmaxConfig,
-    SASRecConfig,
-)
-from raysparse.models.sasrec.losses import bce, full_softmax, gbce, sampled_softmax
+from raysparse.data.sequence_batch import SequenceBatch, sequences_of, shorten, split_last_targets
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.supernet import SASRecSupernet, SASRecSupernetConfig
 from raysparse.sharding.sequence_model import ShardedSequenceModel
 from raysparse.train.arm import Arm
 from raysparse.train.item_draws import ItemDraws
+from raysparse.train.item_loss import ItemLoss, Prediction
 from raysparse.train.ranking import RankingConfig, RankingMetrics
 
 
@@ -28,52 +23,88 @@ class NextItemTask:
     """
 
     def __init__(self, model: SASRecConfig, ranking: RankingConfig, draws: ItemDraws) -> None:
-        self._model = model
+        self._max_length = model.max_length
+        self._loss = ItemLoss(model.loss, draws)
         self._ranking = ranking
         self._draws = draws
 
     def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:
-        """Predict this rank's targets and return the sum of their losses; all ranks together.
-
-        Negatives that targets share are drawn from (seed, step), the same on all ranks; BCE's follow the rank.
-        """
-        sequences = sequences_of(batch.ids, self._model.max_length)
+        """Predict this rank's targets and return the sum of their losses; all ranks together."""
+        sequences = sequences_of(batch.ids, self._max_length)
         model = cast(ShardedSequenceModel, arm.model)
         model.head.train()
-        loss = self._losses(model, sequences, num_steps).sum()
-        if not len(sequences.input_places):
-            # Ranks exchange all gradients: one whose rows are all padding gives zeros, not none.
-            loss = loss + sum(0.0 * parameter.sum() for parameter in model.head.parameters())
-        return loss
+        targets = sequences.targets
+        candidates = self._loss.candidates(targets, num_steps)
+        predicted = Prediction(*model.encode(sequences, candidates))
+        loss = self._loss.losses(predicted, targets, candidates).sum()
+        return loss + _no_gradients(model.head, sequences)
 
     def metrics(self) -> RankingMetrics:
         """Return metrics without predictions."""
+        return RankingMetrics(self._ranking, self._max_length, self._draws)
+
+
+class ElasticTask:
+    """The losses of the largest network, and of those that a step trains beside it and that learn from it. Every rank.
+
+    The table is looked up once for all of them. What the largest one predicts of a step's candidates is what the others
+    are to predict as well (Yu and Huang 2019, arXiv 1903.05134, section 3.2).
+    """
+
+    def __init__(self, model: SASRecSupernetConfig, ranking: RankingConfig, draws: ItemDraws) -> None:
+        self._model = model
+        self._loss = ItemLoss(model.loss, draws)
+        self._ranking = ranking
+        self._draws = draws
+
+    def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:
+        """Return the sum of the losses of all networks of the step; all ranks together."""
+        sequences = sequences_of(batch.ids, self._model.max_length)
+        if self._model.hold_out_last:
+            sequences, _ = split_last_targets(sequences)
+        model = cast(ShardedSequenceModel, arm.model)
+        supernet = cast(SASRecSupernet, model.head)
+        supernet.train()
+        candidates = self._loss.candidates(sequences.targets, num_steps)
+        rows = model.look_up(sequences, candidates)
+        largest, *others = supernet.choices
+        teacher = predict(supernet, largest, sequences, *rows)
+        loss = self._loss.losses(teacher, sequences.targets, candidates).sum()
+        for choice in others:
+            short = shorten(sequences, choice.max_length)
+            predicted = predict(supernet, choice, short.sequences, rows[0][short.items], rows[1])
+            loss = (
+                loss
+                + self._loss.distilled(
+                    predicted,
+                    teacher.detached(short.targets),
+                    short.sequences.targets,
+                    candidates,
+                    self._model.distillation,
+                ).sum()
+            )
+        return loss + _no_gradients(supernet, sequences)
+
+    def metrics(self) -> RankingMetrics:
+        """Return metrics without predictions; they are the largest network's."""
         return RankingMetrics(self._ranking, self._model.max_length, self._draws)
 
-    def _losses(self, model: ShardedSequenceModel, sequences: SequenceBatch, num_steps: int) -> Tensor:
-        targets = sequences.targets
-        loss = self._model.loss
-        match loss:
-            case FullSoftmaxConfig():
-                every = torch.arange(self._draws.num_items + 1, device=targets.device)
-                encoded, _, items = model.encode(sequences, every)
-                return full_softmax(encoded, items, targets)
-            case BCEConfig():
-                count = loss.num_negatives * len(targets)
-                own = torch.randint(1, self._draws.num_items + 1, (count,)).to(targets.device)
-                encoded, positives, rows = model.encode(sequences, own)
-                return bce(encoded, positives, rows.view(len(targets), loss.num_negatives, encoded.shape[1]))
-            case GBCEConfig():
-                negatives = self._draws.draw("uniform", loss.num_negatives, num_steps).to(targets.device)
-                encoded, positives, rows = model.encode(sequences, negatives)
-                return gbce(encoded, positives, targets, rows, negatives, self._draws.num_items, loss.t)
-            case SampledSoftmaxConfig():
-                negatives = self._draws.draw(loss.negatives, loss.num_negatives, num_steps).to(targets.device)
-                encoded, positives, rows = model.encode(sequences, negatives)
-                log_expected = None
-                if loss.log_q_correction:
-                    log_expected = (
-                        self._draws.log_expected(loss.negatives, targets, loss.num_negatives),
-                        self._draws.log_expected(loss.negatives, negatives, loss.num_negatives),
-                    )
-                return sampled_softmax(encoded, positives, targets, rows, negatives, log_expected)
+
+def predict(
+    supernet: SASRecSupernet, choice: SASRecConfig, sequences: SequenceBatch, rows: Tensor, candidates: Tensor
+) -> Prediction:
+    """Predict with a network of a supernet, which reads the first channels of the rows of a wider table.
+
+    `rows` `[T, D]` of the sequences' items, `candidates` `[N, D]`.
+    """
+    width = choice.embedding_dim
+    rows = rows[:, :width]
+    encoded = supernet.encode(choice, rows[sequences.input_places], sequences.input_offsets)
+    return Prediction(encoded[sequences.target_inputs], rows[sequences.target_places], candidates[:, :width])
+
+
+def _no_gradients(head: nn.Module, sequences: SequenceBatch) -> Tensor | float:
+    """Ranks exchange all gradients: one whose rows are all padding gives zeros, not none."""
+    if len(sequences.input_places):
+        return 0.0
+    return sum((0.0 * parameter.sum() for parameter in head.parameters()), torch.zeros(()))

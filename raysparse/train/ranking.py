@@ -1,16 +1,16 @@
 """Metrics of ranks: how often, and how high up, what came next stands among all items."""
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysparse.config import Config
 from raysparse.data.batch import Batch
 from raysparse.data.sequence_batch import SequenceBatch, items_before, sequences_of
-from raysparse.sharding.item_ranks import Queries, rank_targets
+from raysparse.sharding.item_ranks import Queries, RankedTables, rank_targets
 from raysparse.sharding.sequence_model import ShardedSequenceModel
 from raysparse.train.arm import Arm
 from raysparse.train.item_draws import Distribution, ItemDraws, history_keys
@@ -32,6 +32,24 @@ class RankingConfig(Config):
     """Rows that are scored of a day, or after an epoch, drawn by the seed; null: all."""
 
 
+class RankingModel(Protocol):
+    """What ranking asks of a model: spread over ranks, or held by this process."""
+
+    @property
+    def head(self) -> nn.Module:
+        """The encoder."""
+        ...
+
+    @property
+    def tables(self) -> RankedTables:
+        """The rows of items."""
+        ...
+
+    def encode(self, sequences: SequenceBatch, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return per target the encoding `[P, D]` and the table's row `[P, D]`, and the candidates' rows `[N, D]`."""
+        ...
+
+
 class RankingMetrics:
     """Sums up hit rate, NDCG and reciprocal rank of a day's targets. Every rank has the sums of all ranks."""
 
@@ -49,7 +67,10 @@ class RankingMetrics:
 
         Returns per row `[B]` what the mean NDCG@10 of its targets lacks to 1; 0 for padding and rows without targets.
         """
-        model = cast(ShardedSequenceModel, arm.model)
+        return self.add(cast(ShardedSequenceModel, arm.model), batch)
+
+    def add(self, model: RankingModel, batch: Batch) -> Tensor:
+        """Do the same with a model that is no arm of a run."""
         sequences = sequences_of(batch.ids, self._max_length)
         model.head.eval()
         encoded, _, _ = model.encode(sequences, sequences.items[:0])
@@ -108,7 +129,7 @@ _GAINS = {"hr": _hit, "ndcg": _ndcg, "mrr": _reciprocal}
 
 def _of_all_ranks(mine: Queries) -> tuple[Queries, int]:
     """Join the queries of all ranks, in their order; and the place of the first of this rank's targets."""
-    if dist.get_world_size() == 1:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
         return mine, 0
     targets, sizes = _gather(mine.targets)
     first = sum(sizes[: dist.get_rank()])

@@ -7,10 +7,13 @@ import pytest
 
 from raysparse.cost.record import Cost
 from raysparse.data.dataset import Day
+from raysparse.data.schema import DenseFeature, IdFeature, Schema
 from raysparse.data.split import Split
 from raysparse.errors import CheckpointError
 from raysparse.job import SearchJob, check_job, require_kind
-from raysparse.launch.contest import Contender, Contest, entrants_of, mean_scores
+from raysparse.launch.click_search import ClickSearch, mean_scores
+from raysparse.launch.contest import Contest
+from raysparse.launch.entrants import Contender, entrants_of
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
 from raysparse.train.run_folder import HISTORY, RunFolder
@@ -18,6 +21,7 @@ from raysparse.train.run_folder import HISTORY, RunFolder
 COST = Cost(macs=10, parameters=20, embedding_bytes=30)
 DLRM = Contender("baseline", "dlrm", DLRMConfig(kind="dlrm"), COST, {"rank": None})
 FIRST = Contender("finalist", "1", DLRMConfig(kind="dlrm"), COST, {"rank": 1})
+SCHEMA = Schema(dense=(DenseFeature(name="x"),), ids=(IdFeature(name="a", rows=10),))
 SPLIT = Split(*((Day(day=name, files=()),) for name in ("a", "b", "c")))
 
 
@@ -45,7 +49,8 @@ def contest_of(folder: Path, contenders: list[Contender], **finalists: Any) -> t
     }
     job: SearchJob = require_kind(SearchJob, check_job(tree, "test"), "test")
     screen, own = Screen(), RunFolder(str(folder))
-    return Contest(job, entrants_of(job, contenders, own), SPLIT, own, screen), screen
+    kind = ClickSearch(job, SCHEMA, SPLIT)
+    return Contest(entrants_of(job, contenders, own), kind, own, screen), screen
 
 
 def finish(contest: Contest, number: int, validation: float, test: float) -> None:

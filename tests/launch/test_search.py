@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from raysparse.data.dataset import Day
+from raysparse.data.schema import DenseFeature, IdFeature, Schema
 from raysparse.data.split import SplitConfig, split_days
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import SearchJob, check_job, require_kind
-from raysparse.launch.search import open_search, search, supernet_job
+from raysparse.launch.click_search import ClickSearch
+from raysparse.launch.search import open_search, search
 from raysparse.search.journal import Entry, read_journal
 from raysparse.train.run_folder import RunFolder
 from tests.data.datasets import PLAIN, write_dataset
@@ -147,9 +149,11 @@ def test_a_supernet_may_have_smaller_batches_than_finalists(tmp_path: Path):
     days = [Day(day=name, files=()) for name in "abcd"]
     folder = RunFolder(str(tmp_path))
     split = split_days(days, SplitConfig())
-    own = supernet_job(job_of("x", tmp_path, supernet={"batch_size": 16}), split, folder)
+    schema = Schema(dense=(DenseFeature(name="x"),), ids=(IdFeature(name="a", rows=10),))
+    small = job_of("x", tmp_path, supernet={"batch_size": 16})
+    own = ClickSearch(small, schema, split).supernet_job(folder)
     assert (own.data.batch_size, own.data.last_day) == (16, "b")
-    assert supernet_job(job_of("x", tmp_path), split, folder).data.batch_size == 64
+    assert ClickSearch(job_of("x", tmp_path), schema, split).supernet_job(folder).data.batch_size == 64
 
 
 def test_a_space_without_a_member_within_the_budget_is_refused(data: str, tmp_path: Path, ray_cluster: None):

@@ -101,7 +101,7 @@ def finalist(space: CTRSpace, choice: NASRecConfig, rank: int, score: float, **g
 
 def results_of(space: CTRSpace, entries: list[Entry], teacher: bool = True) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
-    for rank, entry in enumerate(pick_finalists(entries, 5, "log_loss"), start=1):
+    for rank, entry in enumerate(pick_finalists(entries, "log_loss", "score", 5), start=1):
         score = (entry.objectives or {})["log_loss"]
         validation = score - 0.0055 + 0.0011 * math.sin(3 * rank)
         scores = {"validation": validation, "test": validation - 0.0021, "trial": entry.number}

@@ -23,10 +23,10 @@ def test_a_whole_search_is_read(tmp_path: Path):
     assert len(search.entries) == 40
     assert [one.label for one in search.results.finalists] == [f"finalist {rank}" for rank in range(1, 6)]
     assert [one.label for one in search.results.baselines] == ["dlrm", "deepfm", "dcn", "autoint", "xdeepfm"]
-    best = min(search.results.finalists, key=lambda one: one.numbers["validation_log_loss"] or 1.0)
+    best = min(search.results.finalists, key=lambda one: one.numbers["validation"] or 1.0)
     assert search.results.chosen is best
     assert [run.numbers["learning_rate"] for run in best.runs] == [1e-3, 3e-3]
-    assert best.runs[0].numbers["validation_log_loss"] == best.numbers["validation_log_loss"]
+    assert best.runs[0].numbers["validation"] == best.numbers["validation"]
     assert search.results.best_baseline is not None
     assert search.results.best_baseline.name == "dcn"
     assert search.results.days == ("2030-01-11", "2030-01-12")
@@ -83,6 +83,6 @@ def test_numbers_that_are_missing_or_not_finite_are_none():
     space = space_of()
     line = finalist(space, space.sample(Random(1)), 1, 0.45, validation=None, test=float("nan"))
     numbers = results_of({"rows": [json.loads(json.dumps(line))]}, RESULTS).contenders[0].numbers
-    assert numbers["validation_log_loss"] is None
-    assert numbers["test_log_loss"] is None
-    assert numbers["supernet_log_loss"] == 0.45
+    assert numbers["validation"] is None
+    assert numbers["test"] is None
+    assert numbers["supernet"] == 0.45

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from raysparse.errors import CheckpointError
 from raysparse.search import feature_cache
-from raysparse.search.feature_cache import CacheWriter, FeatureCache, Rows, batches_of, digest_of
+from raysparse.search.feature_cache import CacheWriter, FeatureCache, Rows, batches_of
+from raysparse.search.supernet_cache import digest_of
 from tests.search.caches import ROWS, SPACE, draw_network, draw_rows, write_cache
 
 WEIGHTS = "supernet.safetensors"

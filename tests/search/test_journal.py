@@ -20,8 +20,10 @@ from raysparse.search.population import (
 from tests.search.toy_space import HEADER, Bits, drive, search
 
 RANDOM = RandomSearchConfig(num_trials=20)
-EVOLUTION = RegularizedEvolutionConfig(num_initial=6, tournament=3, num_children=2, num_generations=7)
-NSGA = NSGA2Config(population=5, num_generations=3)
+EVOLUTION = RegularizedEvolutionConfig(
+    objective="log_loss", num_initial=6, tournament=3, num_children=2, num_generations=7
+)
+NSGA = NSGA2Config(objectives=("log_loss", "macs"), population=5, num_generations=3)
 CONFIGS = [RANDOM, EVOLUTION, NSGA]
 
 CHOICE = Bits(bits=(0, 1, 1))

@@ -22,8 +22,10 @@ from raysparse.search.population import (
 from tests.search.toy_space import Bits, BitSpace, CrossingBitSpace
 
 RANDOM = RandomSearchConfig(num_trials=40)
-EVOLUTION = RegularizedEvolutionConfig(num_initial=8, tournament=4, num_children=4, num_generations=8)
-NSGA = NSGA2Config(population=8, num_generations=4)
+EVOLUTION = RegularizedEvolutionConfig(
+    objective="log_loss", num_initial=8, tournament=4, num_children=4, num_generations=8
+)
+NSGA = NSGA2Config(objectives=("log_loss", "macs"), population=8, num_generations=4)
 CONFIGS = [RANDOM, EVOLUTION, NSGA]
 each_kind = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.kind)
 
@@ -200,7 +202,9 @@ def test_the_number_of_mutations_falls_as_published():
 
 def test_evolution_beats_random_search_at_equal_evaluations():
     space = BitSpace(24)
-    config = RegularizedEvolutionConfig(num_initial=32, tournament=16, num_children=4, num_generations=60)
+    config = RegularizedEvolutionConfig(
+        objective="log_loss", num_initial=32, tournament=16, num_children=4, num_generations=60
+    )
     wins: Counter[bool] = Counter()
     for seed in range(8):
         evolution = finish(RegularizedEvolution(config, space, seed))
@@ -249,7 +253,13 @@ def test_crossover_rate():
     counts: dict[float, int] = {}
     for rate in (0.0, 1.0):
         space = CountingSpace(20)
-        finish(NSGA2(NSGA2Config(population=8, num_generations=3, crossover_rate=rate), space, seed=2))
+        finish(
+            NSGA2(
+                NSGA2Config(objectives=("log_loss", "macs"), population=8, num_generations=3, crossover_rate=rate),
+                space,
+                seed=2,
+            )
+        )
         counts[rate] = space.num_crossovers
     assert counts[0.0] == 0
     assert counts[1.0] >= 24
@@ -279,5 +289,7 @@ def test_configs_name_what_cannot_be():
 
 
 def test_the_defaults_are_the_published_budget():
-    for config in (RandomSearchConfig(), RegularizedEvolutionConfig(), NSGA2Config()):
+    for config in (
+        kind().resolved("log_loss") for kind in (RandomSearchConfig, RegularizedEvolutionConfig, NSGA2Config)
+    ):
         assert build_searcher(config, BitSpace(30), seed=0).num_trials == 2048

@@ -11,8 +11,7 @@ from raysparse.errors import CheckpointError
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.export import export_subnet
 from raysparse.search.feature_cache import FeatureCache, Rows
-from raysparse.search.population import NSGA2Config, RandomSearchConfig, RegularizedEvolutionConfig
-from raysparse.search.scoring import Scorer, ScoringConfig, objectives_of
+from raysparse.search.scoring import Scorer, ScoringConfig
 from tests.search.caches import SPACE, draw_network, draw_rows, space_of, write_cache
 
 UNTUNED = ScoringConfig(tuning_steps=0)
@@ -176,9 +175,3 @@ def test_the_weights_of_another_space_are_refused(cache: FeatureCache):
     budget = space_of(SPACE.model_copy(update={"max_macs": 10**6}))
     choice = CHOICES[0]
     assert log_loss(Scorer(cache, budget, UNTUNED, seed=1), choice) == log_loss(scorer_of(cache, UNTUNED), choice)
-
-
-def test_the_objectives_are_those_that_the_searcher_makes_small():
-    assert objectives_of(RandomSearchConfig()) == ()
-    assert objectives_of(RegularizedEvolutionConfig(objective="log_loss")) == ("log_loss",)
-    assert objectives_of(NSGA2Config(objectives=("log_loss", "latency_us"))) == ("log_loss", "latency_us")

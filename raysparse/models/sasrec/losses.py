@@ -1,5 +1,7 @@
 """Losses of next items: one per target, of its encoding and of rows of the table."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
@@ -10,20 +12,45 @@ _SCORES_AT_A_TIME = 2**25
 of 100,000 items the way there and back takes 0.5 GiB, by measurement, and all at once 1.5."""
 
 
-def full_softmax(encoded: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy `[P]` of targets `[P]` among all items; row 0 of `items` `[M + 1, D]` is none."""
+def full_softmax(
+    encoded: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    teacher: tuple[Tensor, Tensor] | None = None,
+    distillation: float = 1.0,
+) -> Tensor:
+    """Return the cross-entropy `[P]` of targets `[P]` among all items; row 0 of `items` `[M + 1, D]` is none.
+
+    With a `teacher`, its encodings `[P, W]` and items `[M + 1, W]`, the divergence from it is added.
+    """
     size = max(1, _SCORES_AT_A_TIME // len(items))
     if len(encoded) <= size:
-        return _cross_entropy(encoded, items, targets)
-    parts = zip(encoded.split(size), targets.split(size), strict=True)
-    return torch.cat([checkpoint(_cross_entropy, part, items, of_part, use_reentrant=False) for part, of_part in parts])
+        return _full_softmax(encoded, items, targets, teacher, distillation)
+    parts: list[Tensor] = []
+    for start in range(0, len(encoded), size):
+        part = slice(start, start + size)
+        of_teacher = None if teacher is None else (teacher[0][part], teacher[1])
+        arguments = (encoded[part], items, targets[part], of_teacher, distillation)
+        parts.append(cast(Tensor, checkpoint(_full_softmax, *arguments, use_reentrant=False)))
+    return torch.cat(parts)
 
 
-def _cross_entropy(encoded: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(encoded @ items[1:].T, targets - 1, reduction="none")
+def _full_softmax(
+    encoded: Tensor, items: Tensor, targets: Tensor, teacher: tuple[Tensor, Tensor] | None, distillation: float
+) -> Tensor:
+    logits = encoded @ items[1:].T
+    losses = torch.nn.functional.cross_entropy(logits, targets - 1, reduction="none")
+    if teacher is None:
+        return losses
+    return losses + distillation * divergence(logits, teacher[0] @ teacher[1][1:].T)
 
 
-def sampled_softmax(
+def sampled_softmax(logits: Tensor) -> Tensor:
+    """Return the cross-entropy `[P]` of each target among itself and the negatives: `sampled_logits` `[P, 1 + N]`."""
+    return torch.logsumexp(logits, dim=1) - logits[:, 0]
+
+
+def sampled_logits(
     encoded: Tensor,
     positives: Tensor,
     targets: Tensor,
@@ -31,7 +58,7 @@ def sampled_softmax(
     negative_ids: Tensor,
     log_expected: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """Return the cross-entropy `[P]` of each target among itself and the negatives that all share.
+    """Return the logits `[P, 1 + N]` of each target, which comes first, and of the negatives that all share.
 
     `encoded`, `positives` `[P, D]`, `negatives` `[N, D]`; `log_expected` are the logs of how often targets `[P]` and
     negatives `[N]` are expected among the draws, which their logits lose (Bengio and Senecal 2008). A negative that is
@@ -43,7 +70,17 @@ def sampled_softmax(
         own = own - log_expected[0]
         others = others - log_expected[1]
     others = others.masked_fill(targets.unsqueeze(1) == negative_ids, -torch.inf)
-    return torch.logsumexp(torch.cat([own.unsqueeze(1), others], dim=1), dim=1) - own
+    return torch.cat([own.unsqueeze(1), others], dim=1)
+
+
+def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Return Kullback and Leibler's divergence `[P]` of a teacher's probabilities from those of `logits` `[P, K]`.
+
+    The teacher learns nothing from it. What has no probability for it does not count.
+    """
+    of_teacher = torch.log_softmax(teacher.detach(), dim=1)
+    lost = of_teacher - torch.log_softmax(logits, dim=1)
+    return (of_teacher.exp() * lost.masked_fill(of_teacher == -torch.inf, 0.0)).sum(1)
 
 
 def gbce(

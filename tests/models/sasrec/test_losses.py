@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from raysparse.models.sasrec import losses
-from raysparse.models.sasrec.losses import bce, full_softmax, gbce, sampled_softmax
+from raysparse.models.sasrec.losses import bce, full_softmax, gbce, sampled_logits, sampled_softmax
 
 NUM_ITEMS, WIDTH, COUNT = 9, 4, 6
 TARGETS = torch.tensor([1, 9, 3, 3, 7, 2])
@@ -46,7 +46,7 @@ def test_sampled_softmax_over_all_items_is_the_full_one(drawn: tuple[Tensor, Ten
     encoded, items = drawn
     ids = torch.arange(1, NUM_ITEMS + 1)
     # Each target is among the negatives too, and does not count twice.
-    sampled = sampled_softmax(encoded, items[TARGETS], TARGETS, items[ids], ids, None)
+    sampled = sampled_softmax(sampled_logits(encoded, items[TARGETS], TARGETS, items[ids], ids, None))
     torch.testing.assert_close(sampled, full_softmax(encoded, items, TARGETS))
 
 
@@ -57,7 +57,7 @@ def test_log_q_correction_makes_up_for_uneven_draws(drawn: tuple[Tensor, Tensor]
     ids = torch.repeat_interleave(torch.arange(1, NUM_ITEMS + 1), counts)
     expected = counts.double().log()
     log_expected = (expected[TARGETS - 1], expected[ids - 1])
-    corrected = sampled_softmax(encoded, items[TARGETS], TARGETS, items[ids], ids, log_expected)
+    corrected = sampled_softmax(sampled_logits(encoded, items[TARGETS], TARGETS, items[ids], ids, log_expected))
     logits = encoded @ items[1:].T
     own = logits.gather(1, (TARGETS - 1).unsqueeze(1)).squeeze(1)
     others = logits.exp().sum(1) - own.exp()
@@ -84,8 +84,8 @@ def test_a_negative_that_is_the_target_does_not_count(drawn: tuple[Tensor, Tenso
     targets = torch.full((COUNT,), 3)
     own = items[targets]
     torch.testing.assert_close(
-        sampled_softmax(encoded, own, targets, items[with_it], with_it, None),
-        sampled_softmax(encoded, own, targets, items[without], without, None),
+        sampled_softmax(sampled_logits(encoded, own, targets, items[with_it], with_it, None)),
+        sampled_softmax(sampled_logits(encoded, own, targets, items[without], without, None)),
     )
     # At t = 0 the power is 1, however many are drawn.
     torch.testing.assert_close(
@@ -107,7 +107,7 @@ def test_extreme_scores_have_finite_losses_and_gradients(drawn: tuple[Tensor, Te
     ids = torch.tensor([4, 5, 6])
     for found in (
         full_softmax(encoded, items, TARGETS),
-        sampled_softmax(encoded, items[TARGETS], TARGETS, items[ids], ids, None),
+        sampled_softmax(sampled_logits(encoded, items[TARGETS], TARGETS, items[ids], ids, None)),
         gbce(encoded, items[TARGETS], TARGETS, items[ids], ids, NUM_ITEMS, 0.75),
         bce(encoded, items[TARGETS], items[ids].expand(COUNT, 3, WIDTH)),
     ):

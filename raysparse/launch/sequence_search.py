@@ -1,0 +1,128 @@
+"""Searches for encoders of histories: elastic SASRec, over epochs of a data set that leaves out the last events."""
+
+import torch
+
+from raysparse.callbacks import SequenceCacheConfig
+from raysparse.callbacks.early_stop import BEST
+from raysparse.config import Tree
+from raysparse.data.dataset import TEST, VALIDATION, Dataset
+from raysparse.data.selection import select_days
+from raysparse.errors import ConfigError
+from raysparse.job import SearchJob, StartFromConfig, TrainJob
+from raysparse.launch.click_search import CACHE
+from raysparse.launch.entrants import Entrant
+from raysparse.launch.task import item_draws, stream_of
+from raysparse.models.sasrec.menu import SASRecSpaceConfig
+from raysparse.models.sasrec.supernet import SASRecSupernetConfig
+from raysparse.report.search_run import SUPERNET
+from raysparse.search.quality import NEXT_ITEMS
+from raysparse.search.sasrec_space import SASRecSpace
+from raysparse.search.sequence_cache import SequenceCache
+from raysparse.search.sequence_scoring import SequenceScorer
+from raysparse.train.ranking_summary import ranking_means
+from raysparse.train.run_folder import RunFolder
+from raysparse.train.summary import DENSE
+
+
+class SequenceSearch:
+    """What is particular to sequences; a `SearchKind`."""
+
+    quality = NEXT_ITEMS
+
+    def __init__(self, job: SearchJob, dataset: Dataset) -> None:
+        """ConfigError where the data set is not of sequences, or of days."""
+        assert isinstance(job.space, SASRecSpaceConfig)
+        if dataset.schema.task != "next_item" or dataset.manifest.protocol != "leave_one_out":
+            what = "a stream of days" if dataset.schema.task == "next_item" else "rows with a label"
+            raise ConfigError(
+                f"space.kind: found sasrec, but {dataset.path} is {what}; allowed with it: sequences prepared with "
+                "split=leave_one_out"
+            )
+        self._job = job
+        self._config = job.space
+        self._dataset = dataset
+        self.space = SASRecSpace(job.space, dataset.schema)
+        self._days = select_days(dataset, job.data.first_day, job.data.last_day, job.data.epochs)
+
+    @property
+    def num_days(self) -> int:
+        """Epochs, and the last one that is only scored."""
+        return len(self._days) - 1
+
+    @property
+    def last_days(self) -> int:
+        """All epochs: the best of them counts."""
+        return self.num_days
+
+    def supernet_job(self, folder: RunFolder) -> TrainJob:
+        """Return the train job of the shared weights, which ends with its cache."""
+        job, supernet = self._job, self._job.supernet
+        own = {
+            "batch_size": supernet.batch_size or job.data.batch_size,
+            "epochs": supernet.epochs or job.data.epochs,
+        }
+        return TrainJob(
+            kind="train",
+            name=f"{job.name}-{SUPERNET}",
+            run_folder=folder.url(SUPERNET),
+            seed=job.seed,
+            data=job.data.model_copy(update=own),
+            model=SASRecSupernetConfig(space=self._config, distillation=supernet.distillation),
+            optimizer=supernet.optimizer,
+            sharding=job.sharding,
+            scaling=job.scaling,
+            checkpoint=job.checkpoint,
+            ranking=job.ranking,
+            callbacks=(supernet.sandwich, job.early_stop, SequenceCacheConfig(folder=folder.url(CACHE))),
+        )
+
+    def open_cache(self, url: str) -> str:
+        """Return the digest of a cache's weights; CheckpointError where it is not whole."""
+        return SequenceCache.open(url).manifest.supernet
+
+    def scorer(self, url: str, device: torch.device) -> SequenceScorer:
+        """Read a cache and the histories to score with; CheckpointError where it belongs to another search."""
+        job = self.supernet_job(RunFolder(self._job.run_folder))
+        stream = stream_of(job, self._dataset)
+        histories = list(stream.scored_batches(self._days[0]))
+        assert isinstance(job.model, SASRecSupernetConfig)
+        draws = item_draws(job.model, job.ranking, self._dataset, job.seed)
+        return SequenceScorer(SequenceCache.open(url), self.space, job.ranking, draws, histories, device)
+
+    def train_job(self, entrant: Entrant, folder: RunFolder) -> TrainJob:
+        """Return the train job of a finalist or a baseline, for fewer epochs where it inherits."""
+        job, contender = self._job, entrant.contender
+        start_from, data = None, job.data
+        if contender.is_finalist and job.finalists.weights == "inherited":
+            start_from = StartFromConfig(run_folder=folder.url(SUPERNET))
+            data = data.model_copy(update={"epochs": max(1, job.finalists.inherited_days)})
+        return TrainJob(
+            kind="train",
+            name=f"{contender.kind}-{contender.name}",
+            run_folder=entrant.run_folder,
+            seed=job.seed,
+            data=data,
+            model=contender.model,
+            start_from=start_from,
+            optimizer=job.finalists.optimizer.with_dense_rate(entrant.learning_rate),
+            sharding=job.sharding,
+            scaling=job.scaling,
+            checkpoint=job.checkpoint,
+            ranking=job.ranking,
+            callbacks=(job.early_stop,),
+        )
+
+    def scores(self, history: list[Tree]) -> Tree:
+        """Return NDCG@10 and HR@10 on the validation part after the best epoch, and with its weights on the test."""
+        arms = {line["arm"] for line in history}
+        means = ranking_means([line for line in history if line["arm"] == DENSE])
+        tests = [line for line in history if line["arm"] == (BEST if BEST in arms else DENSE) and line["day"] == TEST]
+        names = (self.quality.name, self.quality.second)
+        return {
+            **{f"validation_{name}": means.get(name) for name in names},
+            **{f"test_{name}": tests[0][name] if tests else None for name in names},
+        }
+
+    def facts(self) -> Tree:
+        """Return the parts, and the size of the space."""
+        return {"validation_days": [VALIDATION], "test_days": [TEST], "size": {"sampled": self.space.size()}}

@@ -1,0 +1,97 @@
+"""Losses of next items, with the candidates that a step scores its targets against. Every rank."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysparse.models.sasrec.config import (
+    BCEConfig,
+    FullSoftmaxConfig,
+    GBCEConfig,
+    LossConfig,
+    SampledSoftmaxConfig,
+)
+from raysparse.models.sasrec.losses import bce, divergence, full_softmax, gbce, sampled_logits, sampled_softmax
+from raysparse.train.item_draws import ItemDraws
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network has made of the targets of a batch; scores are products of these rows."""
+
+    encoded: Tensor
+    """`[P, W]`: what came before each target."""
+    positives: Tensor
+    """`[P, W]`: the targets' rows of the table."""
+    candidates: Tensor
+    """`[N, W]`: the candidates' rows."""
+
+    def detached(self, targets: Tensor) -> "Prediction":
+        """Return the rows of some of the targets `[Q]`, without gradients."""
+        return Prediction(self.encoded.detach()[targets], self.positives.detach()[targets], self.candidates.detach())
+
+
+class ItemLoss:
+    """A loss and its draws.
+
+    Negatives that targets share are drawn from (seed, step), the same on all ranks; BCE's follow the rank.
+    """
+
+    def __init__(self, config: LossConfig, draws: ItemDraws) -> None:
+        self._config = config
+        self._draws = draws
+
+    def candidates(self, targets: Tensor, num_steps: int) -> Tensor:
+        """Return the items `[N]` that the targets `[P]` of a step are scored against."""
+        match self._config:
+            case FullSoftmaxConfig():
+                return torch.arange(self._draws.num_items + 1, device=targets.device)
+            case BCEConfig(num_negatives=count):
+                own = torch.randint(1, self._draws.num_items + 1, (count * len(targets),))
+                return own.to(targets.device)
+            case GBCEConfig(num_negatives=count):
+                return self._draws.draw("uniform", count, num_steps).to(targets.device)
+            case SampledSoftmaxConfig(num_negatives=count, negatives=distribution):
+                return self._draws.draw(distribution, count, num_steps).to(targets.device)
+
+    def losses(self, predicted: Prediction, targets: Tensor, candidates: Tensor) -> Tensor:
+        """Return the loss of each target, `[P]`."""
+        encoded, positives, rows = predicted.encoded, predicted.positives, predicted.candidates
+        match self._config:
+            case FullSoftmaxConfig():
+                return full_softmax(encoded, rows, targets)
+            case BCEConfig(num_negatives=count):
+                return bce(encoded, positives, rows.view(len(targets), count, encoded.shape[1]))
+            case GBCEConfig(t=t):
+                return gbce(encoded, positives, targets, rows, candidates, self._draws.num_items, t)
+            case SampledSoftmaxConfig() as config:
+                return sampled_softmax(self._sampled_logits(config, predicted, targets, candidates))
+
+    def distilled(
+        self, predicted: Prediction, teacher: Prediction, targets: Tensor, candidates: Tensor, distillation: float
+    ) -> Tensor:
+        """Return the loss of each target and, with a weight, the divergence from a teacher's probabilities, `[P]`."""
+        match self._config:
+            case FullSoftmaxConfig():
+                of_teacher = (teacher.encoded, teacher.candidates)
+                return full_softmax(predicted.encoded, predicted.candidates, targets, of_teacher, distillation)
+            case SampledSoftmaxConfig() as config:
+                logits = self._sampled_logits(config, predicted, targets, candidates)
+                of_teacher = self._sampled_logits(config, teacher, targets, candidates)
+                return sampled_softmax(logits) + distillation * divergence(logits, of_teacher)
+            case _:
+                raise AssertionError(f"{self._config.kind} has no probabilities over candidates")
+
+    def _sampled_logits(
+        self, config: SampledSoftmaxConfig, predicted: Prediction, targets: Tensor, candidates: Tensor
+    ) -> Tensor:
+        log_expected = None
+        if config.log_q_correction:
+            log_expected = (
+                self._draws.log_expected(config.negatives, targets, config.num_negatives),
+                self._draws.log_expected(config.negatives, candidates, config.num_negatives),
+            )
+        return sampled_logits(
+            predicted.encoded, predicted.positives, targets, predicted.candidates, candidates, log_expected
+        )
