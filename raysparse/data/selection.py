@@ -28,7 +28,7 @@ def select_days(
     if num_epochs is not None:
         raise ConfigError(
             f"data.epochs: found {num_epochs}, but {dataset.path} is a stream of days, each of which is learned once; "
-            "leave data.epochs out, or prepare the data set with split=leave_one_out"
+            "leave data.epochs out, or give a data set of sequences prepared with split=leave_one_out"
         )
     names = [day.day for day in dataset.days]
     for key, bound in (("data.first_day", first_day), ("data.last_day", last_day)):

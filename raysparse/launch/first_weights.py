@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
+from raysparse.callbacks.early_stop import BEST
 from raysparse.config import parse_yaml
 from raysparse.data.schema import Schema
 from raysparse.errors import CheckpointError, ConfigError
@@ -66,16 +67,17 @@ def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> 
 def take_first_weights(job: TrainJob, schema: Schema, model: ShardedWeights) -> None:
     """Put another run's weights into a freshly built model, the state of its tables' optimizer with them.
 
-    All ranks together. Tables may be narrower here: they take the first columns.
+    They are those of its best epoch where it kept them. All ranks together. Tables may be narrower here: they take the first columns.
     """
     assert job.start_from is not None
     checkpoints, name = _shared_checkpoint(job.start_from)
-    arm = next(arm for arm in checkpoints.state(name)["arms"] if arm["name"] == TRAINED)
+    arms = {arm["name"]: arm for arm in checkpoints.state(name)["arms"]}
+    arm = arms.get(BEST, arms[TRAINED])
     store = TensorStore(posixpath.join(checkpoints.url, name))
-    saved = store.shapes(f"{TRAINED}/")
+    saved = store.shapes(f"{arm['name']}/")
 
     def read(tensors: dict[str, GlobalTensor]) -> None:
-        store.read({f"{TRAINED}/{key}": _as_wide(tensor, saved.get(key)) for key, tensor in tensors.items()})
+        store.read({f"{arm['name']}/{key}": _as_wide(tensor, saved.get(key)) for key, tensor in tensors.items()})
 
     model.load_tables(read, {table: tuple(bounds) for table, bounds in arm["column_bounds"].items()}, num_steps=0)
     source = _source_job(job.start_from)

@@ -11,7 +11,7 @@ import torch
 from raysparse.config import Tree, parse_yaml
 from raysparse.cost.record import cost_of
 from raysparse.data.dataset import Dataset
-from raysparse.errors import CheckpointError, ConfigError
+from raysparse.errors import CheckpointError, ConfigError, RaySparseError
 from raysparse.job import SearchJob, check_job, dump_job, refuse_changes, require_kind
 from raysparse.launch.click_search import CACHE
 from raysparse.launch.cluster import connect
@@ -176,7 +176,7 @@ def finalists_of(job: SearchJob, kind: SearchKind, entries: list[Entry]) -> list
     own = job.finalists
     picked = pick_finalists(entries, quality.objective, own.rank_by, own.count, own.budgets)
     if not picked:
-        raise CheckpointError(f"none of {len(entries)} trials has a score; the first error: {_first_error(entries)}")
+        raise _nothing_picked(job, entries)
     contenders: list[Contender] = []
     for rank, entry in enumerate(picked, start=1):
         drawn = space.parse(entry.choice)
@@ -192,6 +192,16 @@ def finalists_of(job: SearchJob, kind: SearchKind, entries: list[Entry]) -> list
         placed = drawn if isinstance(drawn, NASRecConfig) else None
         contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts, placed))
     return contenders
+
+
+def _nothing_picked(job: SearchJob, entries: list[Entry]) -> RaySparseError:
+    scored = [entry.objectives["macs"] for entry in entries if entry.objectives is not None]
+    if not scored:
+        return CheckpointError(f"none of {len(entries)} trials has a score; the first error: {_first_error(entries)}")
+    return ConfigError(
+        f"finalists.budgets: found {', '.join(f'{budget:,}' for budget in job.finalists.budgets)}; the smallest network "
+        f"that was scored takes {min(scored):,.0f} multiply-adds. Allowed: one of that or more; start anew with --fresh"
+    )
 
 
 def _first_error(entries: list[Entry]) -> str | None:

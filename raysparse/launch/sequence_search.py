@@ -30,13 +30,11 @@ class SequenceSearch:
     quality = NEXT_ITEMS
 
     def __init__(self, job: SearchJob, dataset: Dataset) -> None:
-        """ConfigError where the data set is not of sequences, or of days."""
+        """ConfigError where the data set is not of sequences, or is a stream of days."""
         assert isinstance(job.space, SASRecSpaceConfig)
-        if dataset.schema.task != "next_item" or dataset.manifest.protocol != "leave_one_out":
-            what = "a stream of days" if dataset.schema.task == "next_item" else "rows with a label"
+        if dataset.schema.task != "next_item":
             raise ConfigError(
-                f"space.kind: found sasrec, but {dataset.path} is {what}; allowed with it: sequences prepared with "
-                "split=leave_one_out"
+                f"space.kind: found sasrec, but {dataset.path} is rows with a label; allowed for such: ctr"
             )
         self._job = job
         self._config = job.space

@@ -10,7 +10,7 @@ from torch import Tensor
 from raysparse.data.dataset import Dataset
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.models.nasrec.supernet import NASRecSupernetConfig
-from raysparse.search import feature_cache
+from raysparse.search import supernet_cache
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.feature_cache import PARTS, FeatureCache
 from raysparse.search.scoring import Scorer, ScoringConfig
@@ -149,7 +149,7 @@ def test_the_manifest_comes_last_and_a_killed_run_writes_the_cache_anew(
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_cache, "save_file", fail)
+        patch.setattr(supernet_cache, "save_file", fail)
         with pytest.raises(OSError, match="no space left"):
             run_job(job)
     # All rows are there, and no manifest, not even the old one.

@@ -1,9 +1,11 @@
+from dataclasses import fields
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from raysparse.data.sequence_batch import items_before, sequences_of
+from raysparse.data.sequence_batch import items_before, sequences_of, shorten, split_last_targets
 
 Rows = list[tuple[list[int], list[int]]]
 
@@ -60,3 +62,29 @@ def test_every_target_is_what_comes_next_after_its_input(rows: Rows, max_length:
     ]
     assert found == expected
     assert int(batch.lengths.max()) <= max_length + 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=ROWS, max_length=st.integers(1, 8), shorter=st.integers(1, 8))
+def test_shortening_is_what_cutting_at_once_would_have_given(rows: Rows, max_length: int, shorter: int):
+    ids = ids_of(rows)
+    batch = sequences_of(ids, max_length)
+    short = shorten(batch, min(shorter, max_length))
+    expected = sequences_of(ids, min(shorter, max_length))
+    for field in fields(expected):
+        assert getattr(short.sequences, field.name).equal(getattr(expected, field.name)), field.name
+    assert batch.items[short.items].equal(expected.items)
+    assert batch.targets[short.targets].equal(expected.targets)
+    assert batch.target_rows[short.targets].equal(expected.target_rows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=ROWS, max_length=st.integers(1, 8))
+def test_the_last_target_of_a_row_is_apart_from_the_others(rows: Rows, max_length: int):
+    batch = sequences_of(ids_of(rows), max_length)
+    others, last = split_last_targets(batch)
+    of_row = [batch.targets[batch.target_rows == row].tolist() for row in range(len(rows))]
+    assert others.targets.tolist() == [target for targets in of_row for target in targets[:-1]]
+    assert last.targets.tolist() == [targets[-1] for targets in of_row if targets]
+    assert last.target_rows.tolist() == [row for row, targets in enumerate(of_row) if targets]
+    assert batch.items[batch.input_places][last.target_inputs].equal(batch.items[last.target_places - 1])

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from raysparse.models.sasrec import losses
-from raysparse.models.sasrec.losses import bce, full_softmax, gbce, sampled_logits, sampled_softmax
+from raysparse.models.sasrec.losses import bce, divergence, full_softmax, gbce, sampled_logits, sampled_softmax
 
 NUM_ITEMS, WIDTH, COUNT = 9, 4, 6
 TARGETS = torch.tensor([1, 9, 3, 3, 7, 2])
@@ -114,3 +114,30 @@ def test_extreme_scores_have_finite_losses_and_gradients(drawn: tuple[Tensor, Te
         (gradient,) = torch.autograd.grad(found.sum(), encoded)
         assert found.isfinite().all()
         assert gradient.isfinite().all()
+
+
+def test_the_divergence_is_that_of_the_probabilities_and_teaches_one_side(drawn: tuple[Tensor, Tensor]):
+    logits, teacher = (part @ drawn[1].T for part in (drawn[0], drawn[0].flip(0)))
+    teacher[:, 2] = -torch.inf
+    found = divergence(logits.requires_grad_(), teacher.requires_grad_())
+    of_teacher, student = torch.softmax(teacher, dim=1), torch.softmax(logits, dim=1)
+    kept = [column for column in range(NUM_ITEMS + 1) if column != 2]
+    expected = (of_teacher * (of_teacher.log() - student.log()))[:, kept].sum(1)
+    torch.testing.assert_close(found, expected)
+    assert (found > 0).all()
+    found.sum().backward()
+    assert teacher.grad is None
+    assert logits.grad is not None
+    # Of the divergence of softmax: the difference of the probabilities.
+    torch.testing.assert_close(logits.grad, student - of_teacher)
+    assert divergence(logits, logits).abs().max() < 1e-12
+
+
+def test_a_teacher_is_followed_in_parts_as_in_one(drawn: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch):
+    encoded, items = drawn
+    teacher = (encoded.flip(0), items.flip(0))
+    whole = full_softmax(encoded, items, TARGETS, teacher, 0.5)
+    logits, of_teacher = encoded @ items[1:].T, teacher[0] @ teacher[1][1:].T
+    torch.testing.assert_close(whole, full_softmax(encoded, items, TARGETS) + 0.5 * divergence(logits, of_teacher))
+    monkeypatch.setattr(losses, "_SCORES_AT_A_TIME", 25)
+    torch.testing.assert_close(full_softmax(encoded, items, TARGETS, teacher, 0.5), whole)

@@ -1,0 +1,124 @@
+"""Whole searches of sequence encoders on a real Ray of this machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysparse.data.dataset import TEST
+from raysparse.errors import ConfigError
+from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.report.search_page import render_search_page
+from raysparse.report.search_run import read_search
+from raysparse.train.run_folder import RunFolder
+from tests.data.datasets import PLAIN, write_dataset
+from tests.data.sequence_sets import sequences, write_days, write_parts
+from tests.launch.test_search import entries, run, scores, without_times
+from tests.train.ranks import history
+
+SPACE: dict[str, Any] = {
+    "kind": "sasrec",
+    "widths": [8, 16],
+    "head_dim": 4,
+    "heads": [1, 2],
+    "ffn_ratios": [1, 2],
+    "depths": [1, 2],
+    "lengths": [5, 10],
+    "dropout": 0.0,
+    "loss": {"kind": "full_softmax"},
+}
+ADAM = {"sparse": {"kind": "adam", "learning_rate": 0.02}, "dense": {"learning_rate": 1e-2}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_parts(tmp_path_factory.mktemp("data") / "set", sequences(150)).path
+
+
+def job_of(data: str, folder: Path, **changes: Any) -> SearchJob:
+    tree = {
+        "kind": "search",
+        "name": "test",
+        "run_folder": str(folder),
+        "data": {"path": data, "batch_size": 32, "epochs": changes.pop("data.epochs", 3)},
+        "space": SPACE,
+        "supernet": {"optimizer": ADAM},
+        "searcher": {"kind": "nsga2", "population": 6, "num_generations": 1},
+        "trials": {"num_actors": 2},
+        "finalists": {
+            "rank_by": "budgets",
+            "budgets": [4_000, 60_000],
+            "optimizer": ADAM,
+            "learning_rates": [1e-2],
+            "weights": "inherited",
+            "num_parallel": 2,
+        },
+        "baselines": [
+            {"kind": "sasrec", "embedding_dim": 16, "num_layers": 1, "max_length": 10, "loss": {"kind": "full_softmax"}}
+        ],
+        **changes,
+    }
+    return require_kind(SearchJob, check_job(tree, "test"), "test")
+
+
+@pytest.mark.timeout(600)
+def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray_cluster: None):
+    folder = tmp_path / "run"
+    results, summary, screen = run(job_of(data, folder), "new")
+    assert (summary["num_trials"], summary["num_failed"]) == (12, 0)
+    assert results["metric"] == "ndcg@10"
+    assert results["size"] == {"sampled": 2 * 2 * (4 + 16)}
+    rows = results["rows"]
+    assert [row["kind"] for row in rows] == ["finalist", "finalist", "baseline"]
+    for row, budget in zip(rows, (4_000, 60_000), strict=False):
+        assert row["macs"] <= budget
+        within = [one.objectives for one in entries(folder) if one.objectives and one.objectives["macs"] <= budget]
+        assert row["supernet_ndcg@10"] == max(1.0 - objectives["1-ndcg@10"] for objectives in within)
+    chosen = max(rows[:2], key=lambda row: row["validation_ndcg@10"])
+    assert [row["chosen"] for row in rows] == [row is chosen for row in rows]
+    # With the supernet's weights one epoch is trained, and what it begins with is scored as well.
+    finalist = history(folder / "finalists" / "1-lr0.01")
+    assert [line["day"] for line in finalist if line["arm"] == "trained"] == ["epoch-000", "epoch-001", TEST]
+    assert finalist[0]["ndcg@10"] == pytest.approx(rows[0]["supernet_ndcg@10"], abs=1e-6)
+    best = [line for line in finalist if line["arm"] == "best"]
+    assert best[0]["hr@10"] == rows[0]["test_hr@10"]
+    assert json.loads((folder / "results.json").read_text()) == results
+
+    page = render_search_page(read_search(RunFolder(str(folder))), "run")
+    for text in ("Chosen by validation NDCG@10", "test HR@10", rows[0]["key"], "MACs per history", "80 networks"):
+        assert text in page
+
+    # As a killed driver leaves it: half of the scores.
+    whole = scores(folder)
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(lines[:7]))
+    (folder / "results.json").unlink()
+    again, _, screen = run(job_of(data, folder), "resume")
+    assert "6 scored choices are taken from journal.jsonl" in screen.messages
+    assert scores(folder) == whole
+    assert without_times(again) == without_times(results)
+
+
+def test_a_space_and_a_data_set_that_do_not_fit_are_refused(tmp_path: Path, ray_cluster: None):
+    clicks, days = tmp_path / "clicks", tmp_path / "days"
+    write_dataset(clicks, PLAIN, [[60]] * 4)
+    write_days(days, [[([1], [2])], [([1, 2], [3])]])
+    with pytest.raises(ConfigError, match="or give a data set of sequences prepared with split=leave_one_out"):
+        run(job_of(str(clicks), tmp_path / "one"), "new")
+    with pytest.raises(ConfigError, match="data.epochs: found 3, but .* is a stream of days"):
+        run(job_of(str(days), tmp_path / "two"), "new")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"data.epochs": None}, "data.epochs: .*how often the train part is learned at most"),
+        ({"baselines": [{"kind": "dlrm"}]}, "baselines.0.kind: .*sasrec with space.kind sasrec"),
+        ({"searcher": {"kind": "evolution", "objective": "log_loss"}}, "objectives of the searcher among 1-ndcg@10"),
+        ({"finalists": {"rank_by": "budgets"}}, "rank_by budgets with the budgets to keep to"),
+    ],
+)
+def test_a_job_that_is_of_no_sequences_is_refused(tmp_path: Path, changes: dict[str, Any], fault: str):
+    with pytest.raises(ConfigError, match=fault):
+        job_of("data", tmp_path, **changes)
