@@ -219,6 +219,8 @@ SMALL_FORMS = {
     "movielens-1m.yaml": SmallForm(write_ready_split, TWO_EPOCHS),
     "movielens.yaml": SmallForm(write_movielens),
     "search-avazu.yaml": SmallForm(write_avazu),
+    "search-beauty.yaml": SmallForm(write_beauty),
+    "search-movielens-1m.yaml": SmallForm(write_ready_split),
     "search-criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),
     "search-drift.yaml": GENERATED,
     "search-flights.yaml": FLIGHTS,
@@ -306,6 +308,24 @@ SMALL_SEARCH = (
     "scoring.tuning_batch_size=32",
     "scaling.use_gpu=false",
 )
+SMALL_SEQUENCE_SEARCH = (
+    "data.batch_size=32",
+    "data.epochs=2",
+    "space.widths=[8]",
+    "space.head_dim=4",
+    "space.heads=[1, 2]",
+    "space.lengths=[5, 10]",
+    "finalists.budgets=[1_000_000]",
+    "baselines.0.embedding_dim=8",
+)
+
+
+def small_search(name: str) -> SearchJob:
+    """Return a search job in its small form."""
+    job = require_kind(SearchJob, load_job(JOBS / name), name)
+    tables = (f"data.prepare.rows.{feature}={SMALL_TABLE}" for feature in getattr(job.data.prepare, "rows", {}))
+    overrides = SMALL_SEQUENCE_SEARCH if job.of_sequences else (*SMALL_SEARCH, *tables)
+    return require_kind(SearchJob, load_job(JOBS / name, (*overrides, *SMALL_FORMS[name].overrides)), name)
 
 
 @pytest.mark.ray
@@ -313,13 +333,10 @@ SMALL_SEARCH = (
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(load_job(JOBS / name), SearchJob)])
 def test_a_search_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Supernet, scores, a finalist and a baseline on one rank; tests/launch/test_search.py has the trials."""
-    small = SMALL_FORMS[name]
-    rows = getattr(require_kind(SearchJob, load_job(JOBS / name), name).data.prepare, "rows", {})
-    tables = tuple(f"data.prepare.rows.{feature}={SMALL_TABLE}" for feature in rows)
-    job = require_kind(SearchJob, load_job(JOBS / name, (*SMALL_SEARCH, *tables, *small.overrides)), name)
+    job = small_search(name)
     assert job.data.prepare is not None, f"jobs/{name} does not say how its data set is made (data.prepare)"
     monkeypatch.chdir(tmp_path)
-    rows_of_day = small.write(Path(getattr(job.data.prepare, "input", "")))
+    rows_of_day = SMALL_FORMS[name].write(Path(getattr(job.data.prepare, "input", "")))
     prepare(job.data.prepare, job.data.path)
     job, folder = open_search(job, "new")
     dataset = Dataset.open(job.data.path)

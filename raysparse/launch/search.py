@@ -198,8 +198,9 @@ def _nothing_picked(job: SearchJob, entries: list[Entry]) -> RaySparseError:
     scored = [entry.objectives["macs"] for entry in entries if entry.objectives is not None]
     if not scored:
         return CheckpointError(f"none of {len(entries)} trials has a score; the first error: {_first_error(entries)}")
+    found = ", ".join(f"{budget:,}" for budget in job.finalists.budgets)
     return ConfigError(
-        f"finalists.budgets: found {', '.join(f'{budget:,}' for budget in job.finalists.budgets)}; the smallest network "
+        f"finalists.budgets: found {found}; the smallest network "
         f"that was scored takes {min(scored):,.0f} multiply-adds. Allowed: one of that or more; start anew with --fresh"
     )
 

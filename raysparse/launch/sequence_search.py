@@ -36,7 +36,7 @@ class SequenceSearch:
             raise ConfigError(
                 f"space.kind: found sasrec, but {dataset.path} is rows with a label; allowed for such: ctr"
             )
-        self._job = job
+        self.job = job
         self._config = job.space
         self._dataset = dataset
         self.space = SASRecSpace(job.space, dataset.schema)
@@ -54,7 +54,7 @@ class SequenceSearch:
 
     def supernet_job(self, folder: RunFolder) -> TrainJob:
         """Return the train job of the shared weights, which ends with its cache."""
-        job, supernet = self._job, self._job.supernet
+        job, supernet = self.job, self.job.supernet
         own = {
             "batch_size": supernet.batch_size or job.data.batch_size,
             "epochs": supernet.epochs or job.data.epochs,
@@ -80,7 +80,7 @@ class SequenceSearch:
 
     def scorer(self, url: str, device: torch.device) -> SequenceScorer:
         """Read a cache and the histories to score with; CheckpointError where it belongs to another search."""
-        job = self.supernet_job(RunFolder(self._job.run_folder))
+        job = self.supernet_job(RunFolder(self.job.run_folder))
         stream = stream_of(job, self._dataset)
         histories = list(stream.scored_batches(self._days[0]))
         assert isinstance(job.model, SASRecSupernetConfig)
@@ -89,7 +89,7 @@ class SequenceSearch:
 
     def train_job(self, entrant: Entrant, folder: RunFolder) -> TrainJob:
         """Return the train job of a finalist or a baseline, for fewer epochs where it inherits."""
-        job, contender = self._job, entrant.contender
+        job, contender = self.job, entrant.contender
         start_from, data = None, job.data
         if contender.is_finalist and job.finalists.weights == "inherited":
             start_from = StartFromConfig(run_folder=folder.url(SUPERNET))

@@ -187,7 +187,7 @@ class SASRecSpace:
 
 
 def text_of(choice: SASRecConfig) -> str:
-    """Return a choice in one line: width, length, and per block its heads and the neurons of its feed-forward network."""
+    """Return a choice in one line: width, length, and per block its heads and the neurons of its inner layer."""
     blocks = (
         f"{heads} {'head' if heads == 1 else 'heads'} {inner} neurons" + (" linear" if kind == "linear" else "")
         for heads, inner, kind in zip(choice.head_counts, choice.inner_widths, choice.attention_kinds, strict=True)

@@ -111,7 +111,7 @@ def test_the_cost_is_that_of_the_model_alone_and_grows_on_every_axis():
             config.network(width, 10, [heads], [ratio], ["softmax"]) if length == 5 else None,
             config.network(width, length, [2], [ratio], ["softmax"]) if heads == 1 else None,
             config.network(width, length, [heads], [2], ["softmax"]) if ratio == 1 else None,
-            config.network(width, length, [heads, 1], [ratio, 1], ["softmax"] * 2),
+            config.network(width, length, [heads, 1], [ratio, 1], ["softmax", "softmax"]),
         ):
             assert larger is None or encoder_macs(larger, larger.max_length) > cost
 

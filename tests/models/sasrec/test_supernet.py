@@ -5,7 +5,7 @@ import torch
 
 from raysparse.config import check
 from raysparse.errors import ConfigError
-from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.config import Attention, SASRecConfig
 from raysparse.models.sasrec.gates import Gate
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.models.sasrec.supernet import SASRecSupernet, SASRecSupernetConfig, export_subnet
@@ -38,7 +38,8 @@ def supernet_of(**keys: Any) -> SASRecSupernet:
 
 
 def choices_of(space: SASRecSpaceConfig) -> list[SASRecConfig]:
-    linear, softmax = ["linear", "softmax"], ["softmax", "softmax"]
+    linear: list[Attention] = ["linear", "softmax"]
+    softmax: list[Attention] = ["softmax", "softmax"]
     return [
         space.smallest,
         space.largest,
