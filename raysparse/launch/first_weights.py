@@ -67,7 +67,8 @@ def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> 
 def take_first_weights(job: TrainJob, schema: Schema, model: ShardedWeights) -> None:
     """Put another run's weights into a freshly built model, the state of its tables' optimizer with them.
 
-    They are those of its best epoch where it kept them. All ranks together. Tables may be narrower here: they take the first columns.
+    They are those of its best epoch where it kept them. All ranks together. Tables may be narrower here: they take the
+    first columns.
     """
     assert job.start_from is not None
     checkpoints, name = _shared_checkpoint(job.start_from)

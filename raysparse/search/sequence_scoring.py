@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from raysparse.cost.energy import encoder_energy
 from raysparse.cost.latency import encoder_latency_us
 from raysparse.data.batch import Batch
 from raysparse.data.sequence_batch import SequenceBatch
@@ -18,7 +19,7 @@ from raysparse.sharding.held_table import HeldTable
 from raysparse.train.item_draws import ItemDraws
 from raysparse.train.ranking import RankingConfig, RankingMetrics
 
-OBJECTIVES = (NEXT_ITEMS.objective, "macs", "parameters", "embedding_bytes", "latency_us")
+OBJECTIVES = (NEXT_ITEMS.objective, "macs", "parameters", "embedding_bytes", "latency_us", "energy_uj")
 """What a trial can measure; all are made small."""
 
 _LATENCY_HISTORIES = 64
@@ -78,6 +79,9 @@ class SequenceScorer:
             scores["latency_us"] = encoder_latency_us(
                 encoder, _LATENCY_HISTORIES, (choice.max_length, choice.embedding_dim)
             )
+        if "energy_uj" in objectives:
+            energy = encoder_energy(encoder, choice)
+            scores |= {"energy_uj": energy.microjoules, "energy_is_proxy": float(energy.is_proxy)}
         return scores
 
     def metrics(self, encoder: nn.Module, choice: SASRecConfig) -> dict[str, float]:

@@ -86,7 +86,9 @@ def test_a_score_is_the_ndcg_of_the_choice_alone(tmp_path: Path, histories: list
         assert scores["hr@10"] >= expected
         assert scores["macs"] == space.cost(choice).macs
         assert "latency_us" not in scores
-    assert scorer.score(config.smallest, ("latency_us",))["latency_us"] > 0
+    measured = scorer.score(config.smallest, ("latency_us", "energy_uj"))
+    assert min(measured["latency_us"], measured["energy_uj"]) > 0
+    assert measured["energy_is_proxy"] in (0.0, 1.0)
 
 
 def test_how_ranks_cut_the_table_changes_nothing(tmp_path: Path):
