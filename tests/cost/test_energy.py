@@ -24,6 +24,7 @@ def test_without_a_counter_it_is_a_proxy_and_says_so(tmp_path: Path):
 
 def test_a_counter_is_read_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "energy_uj").write_text("0")
+    (tmp_path / "max_energy_range_uj").write_text("1000")
     monkeypatch.setattr(energy, "_SECONDS", 0.01)
     reads = iter([900, 400])
     monkeypatch.setattr(
