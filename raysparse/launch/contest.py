@@ -1,5 +1,6 @@
 """Trains finalists and baselines alone, each with several learning rates, and compares what they predicted."""
 
+import json
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,7 +11,8 @@ from raysparse.launch.entrants import Contender, Entrant, entrants_of
 from raysparse.launch.search_kind import SearchKind
 from raysparse.launch.tune_log import TrialLog, TrialRecord, ended
 from raysparse.launch.tune_trials import TrialSettings, run_trials
-from raysparse.train.run_folder import RunFolder
+from raysparse.train.run_folder import SUMMARY, RunFolder
+from raysparse.train.summary import DENSE
 
 CONTEST = "contest"
 """Folder of the log of the finalists' and baselines' runs."""
@@ -156,6 +158,7 @@ class Contest:
         return {
             "learning_rate": entrant.learning_rate,
             **self._kind.scores(list(RunFolder(entrant.run_folder).history())),
+            "latency_us": latency_us(RunFolder(entrant.run_folder)),
             "folder": entrant.run_folder,
             "seconds": record.seconds,
         }
@@ -164,6 +167,13 @@ class Contest:
         """Return by what the best row, or run, is the least: its loss on validation."""
         quality = self._kind.quality
         return quality.loss_of(row[f"validation_{quality.name}"])
+
+
+def latency_us(folder: RunFolder) -> float | None:
+    """Return what a finished run's head took for the largest batch that was timed, on one thread; None without."""
+    heads = json.loads(folder.read(SUMMARY)).get("heads", {}) if folder.exists(SUMMARY) else {}
+    measured = heads.get(DENSE, {}).get("latency_us", {})
+    return measured[max(measured, key=int)] if measured else None
 
 
 def _reason(record: TrialRecord) -> str:

@@ -140,6 +140,7 @@ def _contest_grid(results: Results) -> Grid | None:
         Column("learning rate"),
         Column("MACs per history" if quality is NEXT_ITEMS else "MACs per row"),
         Column("parameters"),
+        Column("latency, ms"),
         Column("tables, MiB"),
         Column("score in supernet"),
         Column(f"validation {quality.title}", "main"),
@@ -154,7 +155,7 @@ def _contest_grid(results: Results) -> Grid | None:
         Row(_contest_cells(contender, results), "total" if contender.chosen else "") for contender in results.contenders
     ]
     if taught:
-        cells = ["best possible", *[""] * 5]
+        cells = ["best possible", *[""] * 6]
         cells += [fixed(results.teacher[0]), "", "", fixed(results.teacher[1]), "", ""]
         rows.append(Row(cells, "warm-up"))
     return Grid(columns, rows)
@@ -174,6 +175,7 @@ def _contest_cells(contender: Contender, results: Results) -> list[str]:
         _rate(numbers["learning_rate"]),
         short(numbers["macs"]),
         short(numbers["parameters"]),
+        MISSING if numbers["latency_us"] is None else fixed(numbers["latency_us"] / 1000, 1),
         mebibytes(numbers["embedding_bytes"]),
         fixed(numbers["supernet"]),
         *scores("validation", results.teacher[0]),
@@ -205,7 +207,8 @@ def _contest_note(results: Results, inherited_days: int | None) -> str:
     note = (
         f"★: the chosen finalist. {trained} Finalists are numbered by their score in the supernet, which is a "
         f"validation {title} as well. Learning rates and the chosen finalist are picked by validation {title}; the "
-        f"test {'part picks' if of_items else 'days pick'} nothing. Parameters are those without the tables."
+        f"test {'part picks' if of_items else 'days pick'} nothing. Parameters are those without the tables; latency "
+        f"is that of {'64 histories' if of_items else '1,024 rows'} on one thread, the tables' look-ups aside."
     )
     if results.teacher != (None, None):
         note += " Best possible: log loss of the teacher that generated the days, which knows each row's odds."

@@ -25,6 +25,7 @@ NUMBERS = (
     "macs",
     "parameters",
     "embedding_bytes",
+    "latency_us",
     "seconds",
 )
 """Read as they are called."""
