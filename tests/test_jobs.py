@@ -29,6 +29,7 @@ from raysparse.launch.tuner import open_tune
 from raysparse.models import build_model
 from raysparse.search.journal import Journal
 from raysparse.search.population import build_searcher
+from raysparse.search.relaxation import DifferentiableConfig
 from raysparse.sharding.optimizer import fused_parameters, state_bytes_per_row
 from raysparse.sharding.plan import GIB, TableSharder, describe_plan, make_plan, topology_of
 from tests.train.ranks import history, run_job
@@ -343,7 +344,9 @@ def test_a_search_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: p
     kind = kind_of(job, dataset)
     run_job(kind.supernet_job(folder))
     scorer = kind.scorer(folder.url(CACHE), torch.device("cpu"))
-    searcher = build_searcher(job.resolved_searcher, kind.space, job.seed)
+    config = job.resolved_searcher
+    assert not isinstance(config, DifferentiableConfig), "gradients need a cache; tests/launch has them"
+    searcher = build_searcher(config, kind.space, job.seed)
     journal = Journal.open(tmp_path / "journal.jsonl", {})
     for proposal in searcher.ask(2):
         searcher.tell(proposal, journal.record(proposal, scorer.score(proposal.choice, ()), 0.0).objectives)

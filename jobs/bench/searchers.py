@@ -22,6 +22,7 @@ from raysparse.launch.trials import TrialDisplay, run_trials
 from raysparse.search.journal import Entry, Journal, read_journal, resume
 from raysparse.search.pareto import best_so_far
 from raysparse.search.population import RandomSearchConfig, build_searcher
+from raysparse.search.relaxation import DifferentiableConfig
 from raysparse.train.run_folder import JOB
 
 MARKS = (32, 64, 128, 192, 256, 320)
@@ -49,8 +50,10 @@ def run(folder: Path, search: Path, seeds: list[int], actors: int) -> None:
     space, objective = kind.space, kind.quality.objective
     connect(actors * job.trials.threads_per_actor)
     folder.mkdir(parents=True, exist_ok=True)
-    num_trials = build_searcher(job.resolved_searcher, space, job.seed).num_trials
-    searchers = {job.searcher.kind: job.resolved_searcher, "random": RandomSearchConfig(num_trials=num_trials)}
+    own_searcher = job.resolved_searcher
+    assert not isinstance(own_searcher, DifferentiableConfig), "a search by gradients has no population to compare"
+    num_trials = build_searcher(own_searcher, space, job.seed).num_trials
+    searchers = {job.searcher.kind: own_searcher, "random": RandomSearchConfig(num_trials=num_trials)}
     for seed in seeds:
         for name, config in searchers.items():
             own = job.model_copy(update={"searcher": config, "seed": seed})

@@ -17,14 +17,18 @@ from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.search import scoring, sequence_scoring
 from raysparse.search.finalists import RankBy
-from raysparse.search.population import RegularizedEvolutionConfig, SearcherConfig
+from raysparse.search.population import NSGA2Config, RandomSearchConfig, RegularizedEvolutionConfig
 from raysparse.search.quality import CLICKS, NEXT_ITEMS, Quality
+from raysparse.search.relaxation import DifferentiableConfig
 from raysparse.search.scoring import ScoringConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
 from raysparse.train.ranking import RankingConfig
 
 SpaceConfig = Annotated[CTRSpaceConfig | SASRecSpaceConfig, Field(discriminator="kind")]
+AnySearcherConfig = Annotated[
+    RandomSearchConfig | RegularizedEvolutionConfig | NSGA2Config | DifferentiableConfig, Field(discriminator="kind")
+]
 BaselineConfig = Annotated[HandMadeConfig | SASRecConfig, Field(discriminator="kind")]
 
 
@@ -115,7 +119,7 @@ class SearchJob(Config):
     """How networks for sequences are scored, in training and in trials."""
     early_stop: EarlyStopConfig = EarlyStopConfig()
     """When runs of epochs end: the supernet's, a finalist's, a baseline's."""
-    searcher: SearcherConfig = RegularizedEvolutionConfig()
+    searcher: AnySearcherConfig = RegularizedEvolutionConfig()
     trials: TrialsConfig = TrialsConfig()
     finalists: FinalistsConfig = FinalistsConfig()
     baselines: tuple[BaselineConfig, ...] = ()
@@ -158,6 +162,8 @@ class SearchJob(Config):
                 yield ("baselines", number, "kind"), model.kind, f"{allowed} with space.kind {kind}"
         if of_sequences and self.data.epochs is None:
             yield ("data", "epochs"), None, "how often the train part is learned at most, with space.kind sasrec"
+        if not of_sequences and isinstance(self.searcher, DifferentiableConfig):
+            yield ("searcher", "kind"), self.searcher.kind, "random, evolution or nsga2 with space.kind ctr"
         if not of_sequences and self.data.epochs is not None:
             yield ("data", "epochs"), self.data.epochs, f"null with space.kind {kind}"
 
@@ -177,7 +183,7 @@ class SearchJob(Config):
         return sequence_scoring.OBJECTIVES if self.of_sequences else scoring.OBJECTIVES
 
     @property
-    def resolved_searcher(self) -> SearcherConfig:
+    def resolved_searcher(self) -> AnySearcherConfig:
         """The searcher, with the objectives that it makes small."""
         return self.searcher.resolved(self.quality.objective)
 

@@ -19,6 +19,7 @@ from raysparse.report.search_run import SUPERNET
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.feature_cache import FeatureCache
 from raysparse.search.quality import CLICKS
+from raysparse.search.relaxation import Found
 from raysparse.search.scoring import Scorer
 from raysparse.train.metrics import entropy
 from raysparse.train.run_folder import RunFolder
@@ -93,6 +94,10 @@ class ClickSearch:
     def scorer(self, url: str, device: torch.device) -> Scorer:
         """Read a cache to score with; CheckpointError where it belongs to another search."""
         return Scorer(FeatureCache.open(url), self.space, self._job.scoring, self._job.seed, device)
+
+    def relaxed(self, url: str) -> list[Found]:
+        """Refuse: a job with such a searcher is not valid."""
+        raise NotImplementedError(f"{url}: networks for clicks are not searched by gradients")
 
     def train_job(self, entrant: Entrant, folder: RunFolder) -> TrainJob:
         """Return the train job of a finalist or a baseline, over all days or the last ones where it inherits."""

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ from raysparse.launch.data import ensure_data
 from raysparse.launch.entrants import Contender
 from raysparse.launch.run_facts import run_facts
 from raysparse.launch.search_kind import SearchKind, kind_of
+from raysparse.launch.tasks import run_tasks
 from raysparse.launch.trainer import Quiet, RunMode, absolute, finish_run
 from raysparse.launch.trials import TrialDisplay, run_trials
 from raysparse.launch.tune_trials import build_scheduler
@@ -29,11 +31,14 @@ from raysparse.report.search_run import JOURNAL, RESULTS, SUPERNET
 from raysparse.search.finalists import pick_finalists
 from raysparse.search.journal import Entry, Journal, resume
 from raysparse.search.pareto import best_so_far
-from raysparse.search.population import build_searcher
+from raysparse.search.population import GenerationalSearch, ListedSearch, build_searcher
+from raysparse.search.relaxation import DifferentiableConfig, Found
 from raysparse.search.supernet_cache import MANIFEST
 from raysparse.train.run_folder import SUMMARY, RunFolder
 
 PHASES = "phases.json"
+RELAXED = "relaxed.json"
+"""What a search by gradients has found, and its steps."""
 
 Result = TypeVar("Result")
 
@@ -140,7 +145,7 @@ def _score_choices(
     job: SearchJob, kind: SearchKind, supernet: str, folder: RunFolder, display: SearchDisplay
 ) -> list[Entry]:
     """Have the population's choices scored, and return all scores there are."""
-    searcher = build_searcher(job.resolved_searcher, kind.space, job.seed)
+    searcher = _searcher_of(job, kind, folder, display)
     header = {
         "supernet": supernet,
         "space": job.space.model_dump(mode="json"),
@@ -168,6 +173,37 @@ def _score_choices(
         if searcher.ended is not None and len(journal.entries) < searcher.num_trials:
             display.message(searcher.ended)
         return list(journal.entries)
+
+
+def _searcher_of(
+    job: SearchJob, kind: SearchKind, folder: RunFolder, display: SearchDisplay
+) -> GenerationalSearch[Any]:
+    """Build what proposes choices; of a search by gradients, what it has found, from an earlier process or anew."""
+    config = job.resolved_searcher
+    if not isinstance(config, DifferentiableConfig):
+        return build_searcher(config, kind.space, job.seed)
+    if not folder.exists(RELAXED):
+        display.phase(f"searching {config.num_networks} networks by gradients, {config.num_steps} steps each")
+        (found,) = run_tasks(_Relaxed(job, kind), [folder.url(CACHE)])
+        tree = [
+            {"choice": one.choice.model_dump(mode="json"), "expected_macs": one.expected_macs, "trace": one.trace}
+            for one in found
+        ]
+        folder.write(RELAXED, json.dumps(tree) + "\n")
+    choices = [kind.space.parse(one["choice"]) for one in json.loads(folder.read(RELAXED))]
+    return ListedSearch(kind.space, choices)
+
+
+@dataclass(frozen=True)
+class _Relaxed:
+    """The search by gradients, in a worker process."""
+
+    job: SearchJob
+    kind: SearchKind
+
+    def __call__(self, cache: str) -> list[Found]:
+        torch.set_num_threads(self.job.trials.threads_per_actor)
+        return self.kind.relaxed(cache)
 
 
 def finalists_of(job: SearchJob, kind: SearchKind, entries: list[Entry]) -> list[Contender]:

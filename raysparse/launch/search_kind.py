@@ -12,6 +12,7 @@ from raysparse.launch.entrants import Entrant
 from raysparse.launch.sequence_search import SequenceSearch
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.search.quality import Quality
+from raysparse.search.relaxation import Found
 from raysparse.search.space import Space
 from raysparse.train.run_folder import RunFolder
 
@@ -57,6 +58,10 @@ class SearchKind(Protocol):
 
     def scorer(self, url: str, device: torch.device) -> ChoiceScorer:
         """Read a cache to score with; CheckpointError where it belongs to another search."""
+        ...
+
+    def relaxed(self, url: str) -> list[Found]:
+        """Search by gradients with what a cache holds; in this process."""
         ...
 
     def train_job(self, entrant: Entrant, folder: RunFolder) -> TrainJob:

@@ -1,10 +1,14 @@
 """Searches for encoders of histories: elastic SASRec, over epochs of a data set that leaves out the last events."""
 
+import itertools
+from collections.abc import Iterator
+
 import torch
 
 from raysparse.callbacks import SequenceCacheConfig
 from raysparse.callbacks.early_stop import BEST
 from raysparse.config import Tree
+from raysparse.data.batch import Batch
 from raysparse.data.dataset import TEST, VALIDATION, Dataset
 from raysparse.data.selection import select_days
 from raysparse.errors import ConfigError
@@ -15,7 +19,9 @@ from raysparse.launch.task import item_draws, stream_of
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.models.sasrec.supernet import SASRecSupernetConfig
 from raysparse.report.search_run import SUPERNET
+from raysparse.search.held_out_losses import HeldOutLosses
 from raysparse.search.quality import NEXT_ITEMS
+from raysparse.search.relaxation import ChoiceLoss, DifferentiableConfig, Found, WeightStep, relax
 from raysparse.search.sasrec_space import SASRecSpace
 from raysparse.search.sequence_cache import SequenceCache
 from raysparse.search.sequence_scoring import SequenceScorer
@@ -65,7 +71,11 @@ class SequenceSearch:
             run_folder=folder.url(SUPERNET),
             seed=job.seed,
             data=job.data.model_copy(update=own),
-            model=SASRecSupernetConfig(space=self._config, distillation=supernet.distillation),
+            model=SASRecSupernetConfig(
+                space=self._config,
+                distillation=supernet.distillation,
+                hold_out_last=isinstance(job.searcher, DifferentiableConfig),
+            ),
             optimizer=supernet.optimizer,
             sharding=job.sharding,
             scaling=job.scaling,
@@ -86,6 +96,28 @@ class SequenceSearch:
         assert isinstance(job.model, SASRecSupernetConfig)
         draws = item_draws(job.model, job.ranking, self._dataset, job.seed)
         return SequenceScorer(SequenceCache.open(url), self.space, job.ranking, draws, histories, device)
+
+    def relaxed(self, url: str) -> list[Found]:
+        """Search by gradients, in this process, with what a cache holds."""
+        job, searcher = self.supernet_job(RunFolder(self.job.run_folder)), self.job.searcher
+        assert isinstance(job.model, SASRecSupernetConfig)
+        assert isinstance(searcher, DifferentiableConfig)
+        cache, model, seed = SequenceCache.open(url), job.model, self.job.seed
+        items, supernet = cache.items(), cache.supernet(torch.device("cpu"))
+        draws = item_draws(model, job.ranking, self._dataset, seed)
+
+        def read() -> Iterator[Batch]:
+            stream = stream_of(job, self._dataset)
+            for day in itertools.cycle(self._days[:-2]):
+                yield from stream.batches(day)
+
+        def begin() -> tuple[ChoiceLoss, WeightStep]:
+            losses = HeldOutLosses(supernet, items, draws, read, searcher.weight_learning_rate)
+            return losses.choice_loss, losses.weight_step
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return relax(self._config, searcher, seed, begin)
 
     def train_job(self, entrant: Entrant, folder: RunFolder) -> TrainJob:
         """Return the train job of a finalist or a baseline, for fewer epochs where it inherits."""

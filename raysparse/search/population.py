@@ -390,6 +390,21 @@ class NSGA2(GenerationalSearch[C]):
         return (*self._ranks[_number(member)], _number(member))
 
 
+class ListedSearch(GenerationalSearch[C]):
+    """Choices that were found in another way, one after the other: nothing is drawn."""
+
+    def __init__(self, space: Space[C], choices: Sequence[C]) -> None:
+        # Two budgets may lead to one network, which is scored once.
+        self._choices = list({space.key(choice): choice for choice in choices}.values())
+        super().__init__(space, 0, (), _Schedule(len(self._choices)))
+
+    def _draw(self, random: Random) -> C:  # noqa: ARG002  # the choices are there
+        return self._choices[len(self._keys)]
+
+    def _select(self, scored: list[Member[C]]) -> list[Member[C]]:
+        return scored
+
+
 def num_mutations(generation: int, num_generations: int) -> int:
     """Mutations on the way from parent to child: 6 in generation 0, 1 in the last fifth.
 

@@ -25,11 +25,12 @@ class SASRecSpace:
     def __init__(self, config: SASRecSpaceConfig, schema: Schema) -> None:
         self.config = config
         self._rows = next(feature.rows for feature in schema.ids if feature.table_name == ITEM_TABLE)
-        least = _macs(config.smallest)
+        self.cheapest = cheapest(config)
+        least = _macs(self.cheapest)
         if config.max_macs is not None and least > config.max_macs:
             raise ConfigError(
                 f"space.max_macs: found {config.max_macs:,}; the smallest network of the space takes {least:,} "
-                f"multiply-adds for a history ({text_of(config.smallest)}). Allowed: {least:,} or more"
+                f"multiply-adds for a history ({text_of(self.cheapest)}). Allowed: {least:,} or more"
             )
 
     def sample(self, random: Random) -> SASRecConfig:
@@ -38,7 +39,7 @@ class SASRecSpace:
             choice = self.sample_open(random, len(AXES))
             if self._fits(choice):
                 return choice
-        choice = self.config.smallest
+        choice = self.cheapest
         for _ in range(MAX_MUTATIONS):
             choice = self.mutate(choice, random)
         return choice
@@ -184,6 +185,18 @@ class SASRecSpace:
         for key in ("head_dim", "dropout", "norm", "gate", "loss"):
             if getattr(choice, key) != getattr(config, key):
                 yield key, getattr(choice, key), getattr(config, key)
+
+
+def cheapest(config: SASRecSpaceConfig) -> SASRecConfig:
+    """Return the network of a space that takes the fewest multiply-adds: the smallest one, by one kind of attention."""
+    smallest = config.smallest
+    kinds: list[list[Attention]] = [[kind] * smallest.num_layers for kind in config.attentions]
+    ratios = [inner // smallest.embedding_dim for inner in smallest.inner_widths]
+    networks = (
+        config.network(smallest.embedding_dim, smallest.max_length, smallest.head_counts, ratios, of_blocks)
+        for of_blocks in kinds
+    )
+    return min(networks, key=_macs)
 
 
 def text_of(choice: SASRecConfig) -> str:

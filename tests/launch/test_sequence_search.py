@@ -100,6 +100,28 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
     assert without_times(again) == without_times(results)
 
 
+@pytest.mark.timeout(600)
+def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, ray_cluster: None):
+    folder = tmp_path / "run"
+    budgets = [8_000, 30_000]
+    searcher = {"kind": "differentiable", "num_steps": 60, "constraint": {"kind": "dual", "budgets": budgets}}
+    finalists = {"rank_by": "budgets", "budgets": budgets, "optimizer": ADAM, "learning_rates": [1e-2]}
+    job = job_of(data, folder, searcher=searcher, finalists=finalists, baselines=[])
+    results, summary, screen = run(job, "new")
+    assert summary["num_trials"] == 2
+    assert "searching 2 networks by gradients, 60 steps each" in screen.phases
+    found = json.loads((folder / "relaxed.json").read_text())
+    assert [len(one["trace"]) for one in found] == [60, 60]
+    macs = [objectives["macs"] for _, objectives in scores(folder).values()]
+    assert all(0.95 * budget <= of_found <= budget for of_found, budget in zip(macs, budgets, strict=True))
+    assert [row["macs"] for row in results["rows"]] == macs
+    # A killed driver's networks are not searched again.
+    (folder / "journal.jsonl").unlink()
+    again, _, screen = run(job, "resume")
+    assert not any("by gradients" in phase for phase in screen.phases)
+    assert without_times(again) == without_times(results)
+
+
 def test_a_space_and_a_data_set_that_do_not_fit_are_refused(tmp_path: Path, ray_cluster: None):
     clicks, days = tmp_path / "clicks", tmp_path / "days"
     write_dataset(clicks, PLAIN, [[60]] * 4)

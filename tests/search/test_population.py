@@ -9,6 +9,7 @@ from raysparse.errors import ConfigError
 from raysparse.search.population import (
     NSGA2,
     GenerationalSearch,
+    ListedSearch,
     NSGA2Config,
     Proposal,
     RandomSearch,
@@ -293,3 +294,16 @@ def test_the_defaults_are_the_published_budget():
         kind().resolved("log_loss") for kind in (RandomSearchConfig, RegularizedEvolutionConfig, NSGA2Config)
     ):
         assert build_searcher(config, BitSpace(30), seed=0).num_trials == 2048
+
+
+def test_choices_that_are_listed_are_proposed_once_each():
+    space = BitSpace(4)
+    first, second = (space.sample(Random(seed)) for seed in (1, 2))
+    searcher = ListedSearch(space, [first, second, first])
+    assert searcher.num_trials == 2
+    proposals = searcher.ask(5)
+    assert [proposal.choice for proposal in proposals] == [first, second]
+    for proposal in proposals:
+        searcher.tell(proposal, {"log_loss": 1.0})
+    assert searcher.ended == "all 2 trials are done"
+    assert len(searcher.population) == 2

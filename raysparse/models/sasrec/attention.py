@@ -49,16 +49,21 @@ class CausalAttention(nn.Module):
             return values
         return self.out(by_bucket(buckets, self.project(values), self._attend))
 
-    def _attend(self, projected: Tensor, bucket: Bucket) -> Tensor:
-        query, key, value = (
-            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2)
-        )
-        if self.kind == "linear":
-            attended = causal_linear(query, key, value)
-        else:
-            dropped = self.dropout if self.training else 0.0
-            attended = scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
-        return attended.transpose(1, 2).flatten(2)
+    def _attend(self, projected: Tensor, _: Bucket) -> Tensor:
+        return attend(projected, self, self.kind)
+
+
+def attend(projected: Tensor, attention: CausalAttention, kind: str) -> Tensor:
+    """Attend within padded sequences `[N, L, 3 * W]` by one of the kinds: to `[N, L, W]`."""
+    query, key, value = (
+        part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2)
+    )
+    if kind == "linear":
+        attended = causal_linear(query, key, value)
+    else:
+        dropped = attention.dropout if attention.training else 0.0
+        attended = scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
+    return attended.transpose(1, 2).flatten(2)
 
 
 def causal_linear(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
