@@ -12,7 +12,7 @@ from raysparse.models.nasrec.canonical import canonical
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.report.run import History, read_json, read_run, read_text
 from raysparse.search.journal import Entry, read_journal
-from raysparse.search.quality import CLICKS, QUALITIES, Quality
+from raysparse.search.quality import CLICKS, NEXT_ITEMS, QUALITIES, Quality
 from raysparse.train.run_folder import HISTORY, JOB, SUMMARY, RunFolder
 
 JOURNAL = "journal.jsonl"
@@ -142,22 +142,26 @@ def read_search(folder: RunFolder) -> SearchRun:
         missing.append(f"{JOURNAL} is missing: no choice has been scored yet.")
     tree = read_json(folder, RESULTS, "finalists and baselines have not all been trained yet", dict, missing)
     summary = read_json(folder, SUMMARY, "the search has not ended, or was stopped", dict, missing)
+    job_tree = _job_tree(job or "", folder.url(JOB))
     return SearchRun(
         entries=entries,
-        results=results_of(tree or {}, folder.url(RESULTS)),
+        results=results_of(tree or {}, folder.url(RESULTS), _quality_of(job_tree)),
         summary=summary or {},
         supernet=_read_supernet(RunFolder(folder.url(SUPERNET))),
         job=job or "",
-        job_tree=_job_tree(job or "", folder.url(JOB)),
+        job_tree=job_tree,
         missing=missing,
     )
 
 
-def results_of(tree: Mapping[str, Any], origin: str) -> Results:
-    """Read the tree of `results.json`; DataError where it does not hold what a search writes."""
+def results_of(tree: Mapping[str, Any], origin: str, default: Quality = CLICKS) -> Results:
+    """Read the tree of `results.json`, of `default` quality while it is empty.
+
+    DataError where it does not hold what a search writes.
+    """
     try:
         teacher = tree.get("teacher") or {}
-        quality = QUALITIES[tree.get("metric", CLICKS.name)]
+        quality = QUALITIES[tree["metric"]] if "metric" in tree else default
         return Results(
             contenders=tuple(_contender(row, row, origin, quality) for row in tree.get("rows") or ()),
             quality=quality,
@@ -221,6 +225,11 @@ def _job_tree(text: str, origin: str) -> Mapping[str, Any]:
     except ConfigError:
         return {}  # the page shows the text as it is
     return tree if isinstance(tree, dict) else {}
+
+
+def _quality_of(job: Mapping[str, Any]) -> Quality:
+    space = job.get("space")
+    return NEXT_ITEMS if isinstance(space, Mapping) and space.get("kind") == "sasrec" else CLICKS
 
 
 def _read_supernet(folder: RunFolder) -> History | None:

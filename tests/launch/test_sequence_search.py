@@ -89,11 +89,14 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
     for text in ("Chosen by validation NDCG@10", "test HR@10", rows[0]["key"], "MACs per history", "80 networks"):
         assert text in page
 
+    # While finalists are still trained there are scores alone.
+    (folder / "results.json").rename(tmp_path / "results.json")
+    assert "NDCG@10 in supernet" in render_search_page(read_search(RunFolder(str(folder))), "run")
+
     # As a killed driver leaves it: half of the scores.
     whole = scores(folder)
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
     (folder / "journal.jsonl").write_text("".join(lines[:7]))
-    (folder / "results.json").unlink()
     again, _, screen = run(job_of(data, folder), "resume")
     assert "6 scored choices are taken from journal.jsonl" in screen.messages
     assert scores(folder) == whole
