@@ -12,7 +12,7 @@ from raysparse.data.selection import select_days
 from raysparse.data.split import Split, split_days
 from raysparse.errors import ConfigError
 from raysparse.job import SearchJob, StartFromConfig, TrainJob
-from raysparse.launch.entrants import Entrant
+from raysparse.launch.entrants import Entrant, run_of, run_of_entrant
 from raysparse.models.nasrec.menu import CTRSpaceConfig
 from raysparse.models.nasrec.supernet import NASRecSupernetConfig
 from raysparse.report.search_run import SUPERNET
@@ -65,17 +65,13 @@ class ClickSearch:
         """Return the train job of the shared weights, on the training days; it ends with its cache."""
         job = self._job
         own = {"last_day": self.split.training[-1].day, "batch_size": job.supernet.batch_size or job.data.batch_size}
-        return TrainJob(
-            kind="train",
-            name=f"{job.name}-{SUPERNET}",
-            run_folder=folder.url(SUPERNET),
-            seed=job.seed,
+        return run_of(
+            job,
+            f"{job.name}-{SUPERNET}",
+            folder.url(SUPERNET),
             data=job.data.model_copy(update=own),
             model=NASRecSupernetConfig(space=self._config),
             optimizer=job.supernet.optimizer,
-            sharding=job.sharding,
-            scaling=job.scaling,
-            checkpoint=job.checkpoint,
             callbacks=(
                 job.supernet.sampling,
                 FeatureCacheConfig(
@@ -109,19 +105,7 @@ class ClickSearch:
             seen = min(job.finalists.inherited_days, len(training))
             days = (*training[len(training) - seen :], *self.split.validation)
             data = data.model_copy(update={"first_day": days[0].day})
-        return TrainJob(
-            kind="train",
-            name=f"{contender.kind}-{contender.name}",
-            run_folder=entrant.run_folder,
-            seed=job.seed,
-            data=data,
-            model=contender.model,
-            start_from=start_from,
-            optimizer=job.finalists.optimizer.with_dense_rate(entrant.learning_rate),
-            sharding=job.sharding,
-            scaling=job.scaling,
-            checkpoint=job.checkpoint,
-        )
+        return run_of_entrant(job, entrant, data=data, start_from=start_from)
 
     def scores(self, history: list[Tree]) -> Tree:
         """Return log loss and AUC over the validation and the test days."""

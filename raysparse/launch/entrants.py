@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raysparse.config import Tree
 from raysparse.cost.record import Cost
-from raysparse.job import SearchJob
+from raysparse.job import SearchJob, TrainJob
 from raysparse.models import ModelConfig
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.train.run_folder import RunFolder
@@ -49,6 +50,25 @@ class Entrant:
         """What the log knows it by."""
         contender = self.contender
         return {"kind": contender.kind, "name": contender.name, "learning_rate": self.learning_rate}
+
+
+def run_of(job: SearchJob, name: str, run_folder: str, **own: Any) -> TrainJob:
+    """Return a train job of a search, with what all its runs share."""
+    shared = {key: getattr(job, key) for key in ("seed", "sharding", "scaling", "checkpoint")}
+    return TrainJob(kind="train", name=name, run_folder=run_folder, **shared, **own)
+
+
+def run_of_entrant(job: SearchJob, entrant: Entrant, **own: Any) -> TrainJob:
+    """Return the train job of a finalist or a baseline, but for what it reads."""
+    contender = entrant.contender
+    return run_of(
+        job,
+        f"{contender.kind}-{contender.name}",
+        entrant.run_folder,
+        model=contender.model,
+        optimizer=job.finalists.optimizer.with_dense_rate(entrant.learning_rate),
+        **own,
+    )
 
 
 def entrants_of(job: SearchJob, contenders: Sequence[Contender], folder: RunFolder) -> list[Entrant]:

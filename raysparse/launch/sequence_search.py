@@ -14,7 +14,7 @@ from raysparse.data.selection import select_days
 from raysparse.errors import ConfigError
 from raysparse.job import SearchJob, StartFromConfig, TrainJob
 from raysparse.launch.click_search import CACHE
-from raysparse.launch.entrants import Entrant
+from raysparse.launch.entrants import Entrant, run_of, run_of_entrant
 from raysparse.launch.task import item_draws, stream_of
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.models.sasrec.supernet import SASRecSupernetConfig
@@ -65,11 +65,10 @@ class SequenceSearch:
             "batch_size": supernet.batch_size or job.data.batch_size,
             "epochs": supernet.epochs or job.data.epochs,
         }
-        return TrainJob(
-            kind="train",
-            name=f"{job.name}-{SUPERNET}",
-            run_folder=folder.url(SUPERNET),
-            seed=job.seed,
+        return run_of(
+            job,
+            f"{job.name}-{SUPERNET}",
+            folder.url(SUPERNET),
             data=job.data.model_copy(update=own),
             model=SASRecSupernetConfig(
                 space=self._config,
@@ -77,9 +76,6 @@ class SequenceSearch:
                 hold_out_last=isinstance(job.searcher, DifferentiableConfig),
             ),
             optimizer=supernet.optimizer,
-            sharding=job.sharding,
-            scaling=job.scaling,
-            checkpoint=job.checkpoint,
             ranking=job.ranking,
             callbacks=(supernet.sandwich, job.early_stop, SequenceCacheConfig(folder=folder.url(CACHE))),
         )
@@ -126,20 +122,8 @@ class SequenceSearch:
         if contender.is_finalist and job.finalists.weights == "inherited":
             start_from = StartFromConfig(run_folder=folder.url(SUPERNET))
             data = data.model_copy(update={"epochs": max(1, job.finalists.inherited_days)})
-        return TrainJob(
-            kind="train",
-            name=f"{contender.kind}-{contender.name}",
-            run_folder=entrant.run_folder,
-            seed=job.seed,
-            data=data,
-            model=contender.model,
-            start_from=start_from,
-            optimizer=job.finalists.optimizer.with_dense_rate(entrant.learning_rate),
-            sharding=job.sharding,
-            scaling=job.scaling,
-            checkpoint=job.checkpoint,
-            ranking=job.ranking,
-            callbacks=(job.early_stop,),
+        return run_of_entrant(
+            job, entrant, data=data, start_from=start_from, ranking=job.ranking, callbacks=(job.early_stop,)
         )
 
     def scores(self, history: list[Tree]) -> Tree:

@@ -16,18 +16,8 @@ from tests.data.datasets import PLAIN, write_dataset
 from tests.data.sequence_sets import sequences, write_days, write_parts
 from tests.launch.test_search import entries, run, scores, without_times
 from tests.train.ranks import history
+from tests.train.sequence_jobs import SPACE
 
-SPACE: dict[str, Any] = {
-    "kind": "sasrec",
-    "widths": [8, 16],
-    "head_dim": 4,
-    "heads": [1, 2],
-    "ffn_ratios": [1, 2],
-    "depths": [1, 2],
-    "lengths": [5, 10],
-    "dropout": 0.0,
-    "loss": {"kind": "full_softmax"},
-}
 ADAM = {"sparse": {"kind": "adam", "learning_rate": 0.02}, "dense": {"learning_rate": 1e-2}}
 
 

@@ -15,16 +15,14 @@ from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.search.population import Crossing
 from raysparse.search.sasrec_space import AXES, SASRecSpace
 from raysparse.search.space import Space
+from tests.train.sequence_jobs import SPACE
 
 SCHEMA = sequence_schema(30)
 SMALL: dict[str, Any] = {
-    "widths": [8, 16],
-    "head_dim": 4,
-    "heads": [1, 2],
-    "ffn_ratios": [1, 2],
-    "depths": [1, 2],
-    "lengths": [5, 10],
+    **SPACE,
     "attentions": ["softmax", "linear"],
+    "dropout": 0.2,
+    "loss": {"kind": "sampled_softmax"},
 }
 
 

@@ -16,6 +16,20 @@ MODEL: dict[str, Any] = {
 }
 
 
+SPACE: dict[str, Any] = {
+    "kind": "sasrec",
+    "widths": [8, 16],
+    "head_dim": 4,
+    "heads": [1, 2],
+    "ffn_ratios": [1, 2],
+    "depths": [1, 2],
+    "lengths": [5, 10],
+    "dropout": 0.0,
+    "loss": {"kind": "full_softmax"},
+}
+"""A space of small encoders."""
+
+
 def sequence_job(data: str, run_folder: str, /, epochs: int | None = 4, **changes: Any) -> TrainJob:
     tree: dict[str, Any] = {
         "warm_up_days": 0,

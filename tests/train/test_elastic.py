@@ -13,21 +13,10 @@ from raysparse.search.sequence_cache import SequenceCache
 from tests.data.sequence_sets import NUM_ITEMS, sequences, write_parts
 from tests.gloo import run_ranks
 from tests.train.ranks import history, run_job
-from tests.train.sequence_jobs import run_sequences, run_sequences_until, sequence_job
+from tests.train.sequence_jobs import SPACE, run_sequences, run_sequences_until, sequence_job
 
 pytestmark = pytest.mark.multi
 
-SPACE: dict[str, Any] = {
-    "kind": "sasrec",
-    "widths": [8, 16],
-    "head_dim": 4,
-    "heads": [1, 2],
-    "ffn_ratios": [1, 2],
-    "depths": [1, 2],
-    "lengths": [5, 10],
-    "dropout": 0.0,
-    "loss": {"kind": "full_softmax"},
-}
 LOSSES: tuple[dict[str, Any], ...] = (
     {"kind": "full_softmax"},
     {"kind": "sampled_softmax", "num_negatives": 16},
