@@ -27,6 +27,7 @@ from raysparse.config import load_tree
 from raysparse.cost.encoder import encoder_macs
 from raysparse.data.dataset import Dataset
 from raysparse.data.selection import select_days
+from raysparse.data.sequence_batch import LastSequences
 from raysparse.job import TrainJob, check_train_job, load_job, require_kind
 from raysparse.launch.task import item_draws, stream_of
 from raysparse.models.sasrec import encoder as encoder_module
@@ -146,7 +147,8 @@ def test_ndcg(run_folder: Path) -> float:
     assert isinstance(job.model, SASRecConfig)
     dataset = Dataset.open(job.data.path)
     encoder, items = weights_of(run_folder, job.model, dataset.schema.ids[0].rows)
-    metrics = RankingMetrics(job.ranking, job.model.max_length, item_draws(job.model, job.ranking, dataset, job.seed))
+    draws = item_draws(job.model, job.ranking, dataset, job.seed)
+    metrics = RankingMetrics(job.ranking, LastSequences(job.model.max_length), draws)
     test = select_days(dataset, None, None, job.data.epochs)[-1]
     for batch in stream_of(job, dataset).scored_batches(test):
         metrics.add(HeldSequenceModel(encoder, items), batch)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from raysparse.config import Config
 from raysparse.models.groups import groups_of
-from raysparse.sharding.child import ChildModel, OwnTables
-from raysparse.sharding.model import ShardedModel
+from raysparse.models.sasrec.encoder import SASRec
+from raysparse.sharding.child import Child, OwnTables, SequenceChild
+from raysparse.sharding.weights import ShardedWeights
 from raysparse.sparsity.compaction import compact, compact_tensor, kept_indices
 from raysparse.sparsity.compensation import Training
 from raysparse.sparsity.greedy import mask_open
@@ -38,7 +39,7 @@ class FloorConfig(Config):
 class Parent:
     """The dense model that children are forked from."""
 
-    model: ShardedModel
+    model: ShardedWeights
     layout: Layout
 
 
@@ -46,7 +47,7 @@ def parent_of(state: TrainState, floor: FloorConfig) -> Parent:
     """The trained arm with the layout of its head. Every rank."""
     arm = state.arm(TRAINED)
     assert arm is not None
-    assert isinstance(arm.model, ShardedModel)
+    assert isinstance(arm.model, ShardedWeights)
     return Parent(arm.model, layout_of(arm.model.head, arm.macs, floor.groups, floor.share))
 
 
@@ -69,7 +70,7 @@ def copy_tables(state: TrainState, parent: Parent, tables: TablesOfChild) -> Own
     if tables == "shared":
         return None
     model = state.make_arm("tables", trains=False).model
-    assert isinstance(model, ShardedModel)
+    assert isinstance(model, ShardedWeights)
     model.copy_from(parent.model)
     model.tables.set_num_steps(state.position.num_steps)
     return OwnTables(model, learn=tables == "copied")
@@ -107,7 +108,9 @@ def compact_child(state: TrainState, parent: Parent, arm: Arm, masks: Masks) -> 
 def training_of(state: TrainState, arm: Arm) -> Training:
     """A child as its pruner sees it. Every rank."""
 
-    def weights() -> Tensor:
+    def weights(columns: Tensor) -> Tensor:
+        if isinstance(arm.model, SequenceChild):
+            return columns.new_ones(len(columns))  # items, none of which is padding
         assert state.batch is not None
         return state.batch.weights
 
@@ -122,14 +125,17 @@ def reset_weights(head: nn.Module, seed: int) -> None:
     """Draw all weights of a head's fully connected layers anew."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if isinstance(head, SASRec):
+            head.draw()
+            return
         for module in head.modules():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
 
 
-def child_of(arm: Arm) -> ChildModel:
+def child_of(arm: Arm) -> Child:
     """The child that an arm is."""
-    return cast(ChildModel, arm.model)
+    return cast(Child, arm.model)
 
 
 def dump_masks(masks: Masks) -> dict[str, list[int]]:

@@ -1,6 +1,6 @@
 """Multiply-adds of an encoder of histories, counted from its widths."""
 
-from raysparse.models.sasrec.attention import CHUNK
+from raysparse.models.sasrec.attention import attention_macs
 from raysparse.models.sasrec.config import SASRecConfig
 
 
@@ -19,16 +19,7 @@ def _block_macs(config: SASRecConfig, layer: int, length: int) -> int:
     head_dim = config.head_dims[layer]
     of_heads = config.head_counts[layer] * head_dim
     of_item = 4 * width * of_heads + 2 * width * inner + _gate_macs(config.gate, width, inner)
-    return length * of_item + _attention_macs(config.attention_kinds[layer], length, of_heads, head_dim)
-
-
-def _attention_macs(kind: str, length: int, of_heads: int, head_dim: int) -> int:
-    if kind == "softmax":
-        return 2 * length * length * of_heads
-    chunks = [min(CHUNK, length - start) for start in range(0, length, CHUNK)]
-    # The first chunk reads no state, and no chunk reads what the last would leave.
-    through_state = (sum(chunks[1:]) + sum(chunks[:-1])) * of_heads * head_dim
-    return sum(2 * size * size * of_heads for size in chunks) + through_state
+    return length * of_item + attention_macs(config.attention_kinds[layer], length, of_heads, head_dim)
 
 
 def _gate_macs(gate: str, width: int, inner: int) -> int:

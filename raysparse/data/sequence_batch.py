@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from raysparse.data.batch import Batch
 from raysparse.data.schema import HISTORY, TARGETS
 
 
@@ -32,6 +33,29 @@ class SequenceBatch:
     def targets(self) -> Tensor:
         """The items to be predicted, `[P]`."""
         return self.items[self.target_places]
+
+
+class LastSequences:
+    """The sequences of the batch that was read last: all arms of a run get the same object."""
+
+    def __init__(self, max_length: int) -> None:
+        self._max_length = max_length
+        self._batch: Batch | None = None
+        self._sequences: SequenceBatch | None = None
+        self._no_items = torch.empty(0, dtype=torch.int64)
+
+    def of(self, batch: Batch) -> SequenceBatch:
+        """Return a batch's sequences."""
+        sequences = self._sequences
+        if sequences is None or self._batch is not batch:
+            sequences = sequences_of(batch.ids, self._max_length)
+            self._batch, self._sequences, self._no_items = batch, sequences, sequences.items[:0]
+        return sequences
+
+    @property
+    def no_items(self) -> Tensor:
+        """No candidates, `[0]`, for the batch that was read last."""
+        return self._no_items
 
 
 @dataclass(frozen=True)

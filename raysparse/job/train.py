@@ -14,6 +14,7 @@ from raysparse.callbacks import (
     FrozenArmConfig,
     SandwichConfig,
     SequenceCacheConfig,
+    SparsityConfig,
 )
 from raysparse.callbacks.early_stop import BEST
 from raysparse.config import Config
@@ -22,6 +23,7 @@ from raysparse.data.stream import StreamConfig
 from raysparse.models import ModelConfig, SequenceModelConfig
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.nasrec.choice import NASRecConfig
+from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig, RowWiseAdagradConfig, SparseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
 from raysparse.train.ranking import RankingConfig
@@ -166,5 +168,22 @@ class TrainJob(Config):
             if isinstance(callback, EarlyStopConfig):
                 if self.data.epochs is None:
                     yield place, callback.kind, "only with data.epochs, which are what is stopped"
+            elif of_sequences and isinstance(callback, SparsityConfig):
+                yield from self._pruning_faults(number, callback)
             elif of_sequences and not isinstance(callback, FrozenArmConfig | SandwichConfig | SequenceCacheConfig):
-                yield place, callback.kind, f"early_stop or frozen_arm with model.kind {kind}"
+                yield place, callback.kind, f"early_stop, frozen_arm or sparsity with model.kind {kind}"
+
+    def _pruning_faults(
+        self, number: int, callback: SparsityConfig
+    ) -> Iterator[tuple[tuple[int | str, ...], object, str]]:
+        place = ("callbacks", number)
+        if not isinstance(self.model, SASRecConfig):
+            yield (*place, "kind"), callback.kind, f"only with model.kind sasrec, found {self.model.kind}"
+        elif self.model.gate != "none":
+            yield ("model", "gate"), self.model.gate, "none with a callback of kind sparsity"
+        if self.data.epochs is not None:
+            yield (*place, "kind"), callback.kind, "only on a stream of days, without data.epochs"
+        if callback.teacher:
+            yield (*place, "teacher"), callback.teacher, "0 with model.kind sasrec"
+        if callback.refresh.kind == "in_place":
+            yield (*place, "refresh", "kind"), "in_place", "never, every or evidence with model.kind sasrec"

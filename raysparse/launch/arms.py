@@ -9,7 +9,7 @@ from raysparse.data.dataset import Dataset
 from raysparse.job import TrainJob
 from raysparse.models import AnyRecommender, Recommender, SequenceModelConfig, build_model
 from raysparse.models.sequence_recommender import FIRST_BOUND
-from raysparse.sharding.child import ChildModel, OwnTables
+from raysparse.sharding.child import OwnTables, make_child
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import is_fused, state_bytes_per_row
 from raysparse.sharding.plan import PlannedTable, build_sharder, describe_plan, make_plan, topology_of
@@ -46,9 +46,9 @@ class ArmBuilder:
         sharded.tables.initialize(self._job.seed, self._first_bound())
         return Arm(name, sharded, trains, self.cost.macs)
 
-    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int, own: OwnTables | None = None) -> Arm:
+    def child(self, name: str, parent: ShardedWeights, head: nn.Module, macs: int, own: OwnTables | None = None) -> Arm:
         """Return an arm of a head that reads the parent's tables, or a copy of its own."""
-        model = ChildModel(parent, head, self._job.optimizer.dense, self._device, own)
+        model = make_child(parent, head, self._job.optimizer.dense, self._device, own)
         return Arm(name, model, trains=True, macs=macs)
 
     def measure(self, arm: Arm) -> HeadCost:

@@ -60,7 +60,7 @@ class Link:
     """What goes with the groups of a place, by module names within the head."""
 
     producer: str | None
-    """The `nn.Linear` of which a group is a row; None: the groups are blocks of the head's input."""
+    """The layer whose outputs the columns are, of which a group is a block; None: they are the head's input."""
     consumer: str
     """The `nn.Linear` that reads the columns."""
     first_column: int = 0

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from raysparse.cost.energy import encoder_energy
 from raysparse.cost.latency import encoder_latency_us
 from raysparse.data.batch import Batch
-from raysparse.data.sequence_batch import SequenceBatch
+from raysparse.data.sequence_batch import LastSequences, SequenceBatch
 from raysparse.errors import CheckpointError
 from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.supernet import export_subnet
@@ -88,7 +88,7 @@ class SequenceScorer:
         """Return the ranking metrics of an encoder of a choice's widths."""
         # The first columns in one piece: the products with all items are what takes time.
         model = HeldSequenceModel(encoder, self._items[:, : choice.embedding_dim].contiguous())
-        metrics = RankingMetrics(self._ranking, choice.max_length, self._draws)
+        metrics = RankingMetrics(self._ranking, LastSequences(choice.max_length), self._draws)
         for batch in self._histories:
             metrics.add(model, batch)
         return metrics.compute()

@@ -2,29 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from raysparse.data.batch import Batch
+from raysparse.data.sequence_batch import SequenceBatch
 from raysparse.sharding.global_tensor import GlobalTensor, replicated
 from raysparse.sharding.head import ReadShapes, TrainedHead
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import DenseOptimizerConfig
-from raysparse.sharding.tables import ReadTensors
+from raysparse.sharding.sequence_model import ShardedSequenceModel
+from raysparse.sharding.tables import ReadTensors, ShardedTables
+from raysparse.sharding.weights import ShardedWeights
 
 
 @dataclass(frozen=True)
 class OwnTables:
     """A copy of the parent's tables that one child alone reads."""
 
-    model: ShardedModel
+    model: ShardedWeights
     """Holds them; its head is not used."""
     learn: bool
     """Whether they learn with the child, or stay as they were copied."""
 
 
-class ChildModel:
+class Child:
     """A head over the parent's tables, which it reads and never changes, or over a copy of its own. Every rank.
 
     The parent's tables cost no second look-up; a copy costs one, and its memory.
@@ -32,7 +36,7 @@ class ChildModel:
 
     def __init__(
         self,
-        parent: ShardedModel,
+        parent: ShardedWeights,
         head: nn.Module,
         dense: DenseOptimizerConfig,
         device: torch.device,
@@ -55,14 +59,14 @@ class ChildModel:
         """Where each table of its own is cut into columns."""
         return {} if self.own is None else self.own.model.column_bounds
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return this rank's logits `[B]`; all ranks together."""
-        pooled = (self.own.model if self.own is not None else self.parent).look_up(batch)
-        return self.head(batch.dense, pooled if self._tables_learn else pooled.detach())
-
     @property
-    def _tables_learn(self) -> bool:
-        return self.own is not None and self.own.learn
+    def source(self) -> ShardedWeights:
+        """Whose tables it reads."""
+        return self.parent if self.own is None else self.own.model
+
+    def learnable(self, rows: Tensor) -> Tensor:
+        """Return rows of tables with a gradient where they learn with the child, without one where they do not."""
+        return rows if self.own is not None and self.own.learn else rows.detach()
 
     def step(self, loss: Tensor, num_steps: int) -> None:
         """Learn from this rank's loss; all ranks together. `num_steps` counts this step, from 1."""
@@ -95,3 +99,39 @@ class ChildModel:
         self.trained_head.load(read, shapes)
         if self.extras:
             read({f"extras/{name}": replicated(tensor) for name, tensor in self.extras.items()})
+
+
+class ChildModel(Child):
+    """A child of a model of clicks."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return this rank's logits `[B]`; all ranks together."""
+        return self.head(batch.dense, self.learnable(cast(ShardedModel, self.source).look_up(batch)))
+
+
+class SequenceChild(Child):
+    """A child of a model of next items; an item's score is the product of its row with the child's own encoding."""
+
+    @property
+    def tables(self) -> ShardedTables:
+        """The rows of items."""
+        return self.source.tables
+
+    def encode(self, sequences: SequenceBatch, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return per target the encoding `[P, D]` and the table's row `[P, D]`, and the candidates' rows `[N, D]`."""
+        looked_up = cast(ShardedSequenceModel, self.source).look_up(sequences, candidates)
+        rows, candidate_rows = (self.learnable(rows) for rows in looked_up)
+        encoded = self.head(rows[sequences.input_places], sequences.input_offsets)
+        return encoded[sequences.target_inputs], rows[sequences.target_places], candidate_rows
+
+
+def make_child(
+    parent: ShardedWeights,
+    head: nn.Module,
+    dense: DenseOptimizerConfig,
+    device: torch.device,
+    own: OwnTables | None = None,
+) -> Child:
+    """Return a child of the parent's kind."""
+    kind = SequenceChild if isinstance(parent, ShardedSequenceModel) else ChildModel
+    return kind(parent, head, dense, device, own)

@@ -24,13 +24,25 @@ class ShardedSequenceModel(ShardedWeights):
     ) -> None:
         super().__init__(model, plan, sharder, device, optimizers)
         self._model = model
+        self._asked: tuple[SequenceBatch, Tensor] | None = None
+        self._found: tuple[Tensor, Tensor] | None = None
 
     def look_up(self, sequences: SequenceBatch, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Return the table's rows of all items `[T, D]` and of the candidates `[N, D]`; all ranks together.
 
-        `candidates` `[N]` int64, of this rank.
+        `candidates` `[N]` int64, of this rank. What was found is kept until something else is asked for, or a step, for
+        children that read it: the ranks agree, since it is the same objects that are asked for.
         """
-        return self._model.look_up(sequences.items, sequences.lengths, candidates)
+        found = self._found
+        if found is None or self._asked is None or self._asked[0] is not sequences or self._asked[1] is not candidates:
+            found = self._model.look_up(sequences.items, sequences.lengths, candidates)
+            self._asked, self._found = (sequences, candidates), found
+        return found
+
+    def finish_tables(self, num_steps: int) -> None:
+        """End a step for the tables, once gradients are averaged; what was looked up before is forgotten."""
+        self._asked = self._found = None
+        super().finish_tables(num_steps)
 
     def encode(self, sequences: SequenceBatch, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return per target the encoding `[P, D]` and the table's row `[P, D]`, and the candidates' rows `[N, D]`.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from raysparse.models.groups import groups_of, links_of
+from raysparse.models.sasrec.attention import Projections
 from raysparse.sparsity.layout import Masks
 
 
@@ -35,54 +36,55 @@ def compact(head: nn.Module, masks: Masks) -> nn.Module:
             links[name] = dataclasses.replace(link, first_column=int(before.sum()))
     small.links = links  # pyright: ignore[reportArgumentType]
     for name, module in small.named_modules():
-        if isinstance(module, nn.Linear):
-            rows, columns = kept[f"{name}.weight"]
-            module.weight = nn.Parameter(_pick(module.weight.detach(), rows, columns))
+        if isinstance(module, nn.Linear | Projections):
+            module.weight = nn.Parameter(compact_tensor(module.weight.detach(), kept[f"{name}.weight"]))
             if module.bias is not None:
-                module.bias = nn.Parameter(_pick(module.bias.detach(), rows, None))
+                module.bias = nn.Parameter(compact_tensor(module.bias.detach(), kept[f"{name}.bias"]))
+        if isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape
     return small
 
 
-def kept_indices(head: nn.Module, masks: Masks) -> dict[str, tuple[Tensor | None, Tensor | None]]:
-    """Per parameter of a head the rows and the columns that stay; None: all of them."""
-    kept: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+Kept = tuple[Tensor | None, ...]
+"""Per dimension of a parameter what stays; None: all of it."""
+
+
+def kept_indices(head: nn.Module, masks: Masks) -> dict[str, Kept]:
+    """Per parameter of a head what stays of it."""
+    kept: dict[str, Kept] = {}
     for name, module in head.named_modules():
-        if not isinstance(module, nn.Linear):
+        if not isinstance(module, nn.Linear | Projections):
             continue
-        rows = _kept_rows(head, masks, name)
-        columns = _kept_columns(head, masks, name)
+        rows, columns = _kept_rows(head, masks, name), _kept_columns(head, masks, name)
         row_index = None if rows is None else rows.nonzero().squeeze(1)
-        kept[f"{name}.weight"] = (row_index, None if columns.all() else columns.nonzero().squeeze(1))
+        column_index = None if columns.all() else columns.nonzero().squeeze(1)
+        # Projections are stacked: their rows are the second dimension.
+        stacked: Kept = (None,) * (module.weight.dim() - 2)
+        kept[f"{name}.weight"] = (*stacked, row_index, column_index)
         if module.bias is not None:
-            kept[f"{name}.bias"] = (row_index, None)
+            kept[f"{name}.bias"] = (*stacked, row_index)
     return kept
 
 
-def compact_tensor(tensor: Tensor, kept: tuple[Tensor | None, Tensor | None]) -> Tensor:
-    """Pick the rows and columns of a tensor shaped like a parameter, such as a moment of its optimizer."""
-    return _pick(tensor, *kept)
-
-
-def _pick(tensor: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
-    if rows is not None:
-        tensor = tensor[rows]
-    if columns is not None:
-        tensor = tensor[:, columns]
+def compact_tensor(tensor: Tensor, kept: Kept) -> Tensor:
+    """Pick what stays of a tensor shaped like a parameter, such as a moment of its optimizer."""
+    for dimension, index in enumerate(kept):
+        if index is not None:
+            tensor = tensor.index_select(dimension, index.to(tensor.device))
     return tensor.clone()
 
 
 def _kept_rows(head: nn.Module, masks: Masks, name: str) -> Tensor | None:
     for place, link in links_of(head).items():
         if link.producer == name and place in masks:
-            return masks[place].bool()
+            return masks[place].bool().repeat_interleave(groups_of(head)[place].block)
     return None
 
 
 def _kept_columns(head: nn.Module, masks: Masks, name: str) -> Tensor:
-    linear = head.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
-    kept = torch.ones(linear.in_features, dtype=torch.bool)
+    layer = head.get_submodule(name)
+    assert isinstance(layer, nn.Linear | Projections)
+    kept = torch.ones(layer.weight.shape[-1], dtype=torch.bool)
     places = groups_of(head)
     for place, link in links_of(head).items():
         if link.consumer == name and place in masks:

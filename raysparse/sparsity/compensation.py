@@ -21,8 +21,8 @@ class Training:
     """A masked head that is being trained, as far as a pruner looks beyond its gradients."""
 
     head: nn.Module
-    weights: Callable[[], Tensor]
-    """The weights `[B]` of this rank's rows of the current batch; 0 for padding."""
+    weights: Callable[[Tensor], Tensor]
+    """The weights `[B]` of the rows of columns `[B, ...]` that this rank has seen; 0 for padding."""
     add_up: Callable[[Tensor], None]
     """Replaces a tensor by its sum over all ranks, in place; all ranks together."""
 
@@ -42,7 +42,9 @@ class ColumnStatistics:
 
     def add(self, columns: Tensor, training: Training) -> None:
         """Add a batch `[B, columns]`; all ranks together. An exchange per batch keeps every rank's copy exact."""
-        weighted = torch.cat([columns, columns.new_ones(len(columns), 1)], dim=1) * training.weights().unsqueeze(1)
+        weighted = torch.cat([columns, columns.new_ones(len(columns), 1)], dim=1) * training.weights(columns).unsqueeze(
+            1
+        )
         batch = weighted.T @ weighted
         training.add_up(batch)
         self.moments.lerp_((batch / batch[-1, -1]).cpu(), 1.0 - self._decay)

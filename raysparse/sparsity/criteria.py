@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from raysparse.models.groups import groups_of, links_of
+from raysparse.models.sasrec.attention import Projections, produced_rows
 
 Scores = dict[str, Tensor]
 """Per place a score `[num_groups]`, higher where a group matters more; on the CPU, as masks are."""
@@ -34,9 +35,10 @@ def magnitude(head: nn.Module) -> Scores:
     incoming: Scores = {}
     for name, link in links_of(head).items():
         if link.producer is not None:
-            producer = head.get_submodule(link.producer)
-            assert isinstance(producer, nn.Linear)
-            incoming[name] = producer.weight.detach().square().sum(1).sqrt()
+            producer, block = head.get_submodule(link.producer), groups_of(head)[name].block
+            assert isinstance(producer, nn.Linear | Projections)
+            of_columns = produced_rows(producer).detach().square().flatten(1).sum(1)
+            incoming[name] = of_columns.view(-1, block).sum(1).sqrt()
     for name, norm in _on_cpu(incoming).items():
         found[name] = (found[name] * norm).sqrt()
     return found

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from raysparse.errors import ConfigError
 from raysparse.models.groups import groups_of, links_of
+from raysparse.models.sasrec.attention import CausalAttention, Projections, attention_macs, produced_rows
+from raysparse.models.sasrec.encoder import SASRec
 
 Masks = dict[str, Tensor]
 """Per place a boolean `[num_groups]`: which groups are kept."""
@@ -35,6 +37,12 @@ class Matrix:
 
     rows: Side
     columns: Side
+    times: int = 1
+    """How often it is multiplied for one row."""
+
+    def macs(self, widths: Widths) -> int:
+        """Multiply-adds for one row."""
+        return self.times * self.rows.size(widths) * self.columns.size(widths)
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,11 @@ class Layout:
 
     def macs(self, widths: Widths) -> int:
         """Multiply-adds of the head for one row."""
-        return self.other_macs + sum(matrix.rows.size(widths) * matrix.columns.size(widths) for matrix in self.matrices)
+        return self.other_macs + sum(matrix.macs(widths) for matrix in self.matrices)
 
     def num_columns(self, place: str) -> int:
         """Columns of a place in the dense head."""
-        sides = [side for matrix in self.matrices for side in (matrix.rows, matrix.columns) if side.place == place]
-        return self.sizes[place] * max(side.block for side in sides)
+        return self.sizes[place] * max(one.columns.block for one in self.matrices if one.columns.place == place)
 
     @property
     def dense_macs(self) -> int:
@@ -74,9 +81,9 @@ class Layout:
         for matrix in self.matrices:
             rows, columns = matrix.rows.size(widths), matrix.columns.size(widths)
             if matrix.rows.place is not None:
-                saved[matrix.rows.place] += matrix.rows.block * columns
+                saved[matrix.rows.place] += matrix.times * matrix.rows.block * columns
             if matrix.columns.place is not None:
-                saved[matrix.columns.place] += matrix.columns.block * rows
+                saved[matrix.columns.place] += matrix.times * matrix.columns.block * rows
         return saved
 
     def budget_macs(self, budget: float, key: str = "budget") -> int:
@@ -92,26 +99,44 @@ class Layout:
 
 
 def layout_of(head: nn.Module, macs: int, least_groups: int, least_share: float) -> Layout:
-    """Read a dense head's layout. `macs` is what the whole head takes for one row.
+    """Read a dense head's layout. `macs` is what the whole head takes for one row, or one history.
 
     A place keeps `least_groups` or `least_share` of its groups, whichever is more.
     """
     places = groups_of(head)
     sizes = {name: place.num_groups for name, place in places.items()}
     floors = {name: min(size, max(least_groups, round(least_share * size))) for name, size in sizes.items()}
-    matrices = []
+    times = sequence_length(head)
+    matrices: list[Matrix] = []
     for name, module in head.named_modules():
-        if isinstance(module, nn.Linear):
-            rows, columns = Side(module.out_features), Side(module.in_features)
-            for place, link in links_of(head).items():
-                block = places[place].block
-                if link.producer == name:
-                    rows = Side(0, place, block)
-                if link.consumer == name:
-                    columns = Side(module.in_features - block * sizes[place], place, block)
-            matrices.append(Matrix(rows, columns))
+        if isinstance(module, nn.Linear | Projections):
+            matrices.append(_matrix(head, name, module, times))
+        elif isinstance(module, CausalAttention) and f"{name}.heads" in places:
+            # What attention multiplies within the history, as much for each channel of a head.
+            head_dim = module.heads.block
+            of_channel = attention_macs(module.kind, times, 1, head_dim)
+            matrices.append(Matrix(Side(0, f"{name}.heads", head_dim), Side(of_channel)))
     layout = Layout(sizes, floors, tuple(matrices), 0)
     return Layout(sizes, floors, tuple(matrices), macs - layout.dense_macs)
+
+
+def sequence_length(head: nn.Module) -> int:
+    """How often a head's layers run for what its multiply-adds are counted for: a row, or the longest history."""
+    return head.config.max_length if isinstance(head, SASRec) else 1
+
+
+def _matrix(head: nn.Module, name: str, module: nn.Linear | Projections, times: int) -> Matrix:
+    num_rows, num_columns = produced_rows(module).shape[0], module.weight.shape[-1]
+    # Queries, keys and values: three rows for each channel.
+    stacked = produced_rows(module)[0].numel() // num_columns
+    rows, columns = Side(stacked * num_rows), Side(num_columns)
+    for place, link in links_of(head).items():
+        groups = groups_of(head)[place]
+        if link.producer == name:
+            rows = Side(0, place, stacked * groups.block)
+        if link.consumer == name:
+            columns = Side(num_columns - groups.block * groups.num_groups, place, groups.block)
+    return Matrix(rows, columns, times)
 
 
 def widths_of(masks: Masks) -> dict[str, int]:

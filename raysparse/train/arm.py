@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from raysparse.sharding.child import OwnTables
 from raysparse.sharding.global_tensor import GlobalTensor
 from raysparse.sharding.head import ReadShapes
-from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.tables import ReadTensors
+from raysparse.sharding.weights import ShardedWeights
 
 TRAINED = "trained"
 """Name of the arm that every run has: the dense model, and the parent of the others."""
 
 
 class ArmModel(Protocol):
-    """What the loop asks of a model; ShardedWeights has tables of its own, ChildModel reads its parent's."""
+    """What the loop asks of a model; ShardedWeights has tables of its own, a Child reads its parent's."""
 
     @property
     def column_bounds(self) -> Mapping[str, tuple[int, ...]]:
@@ -71,6 +71,6 @@ class ArmFactory(Protocol):
         """Return a new arm with tables of its own, fresh weights and the same plan; all ranks together."""
         ...
 
-    def child(self, name: str, parent: ShardedModel, head: nn.Module, macs: int, own: OwnTables | None = None) -> Arm:
+    def child(self, name: str, parent: ShardedWeights, head: nn.Module, macs: int, own: OwnTables | None = None) -> Arm:
         """Return an arm of a head that reads the parent's tables, or a copy of its own."""
         ...

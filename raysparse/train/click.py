@@ -27,7 +27,7 @@ class ClickTask:
         targets = batch.labels
         if arm.teacher:
             assert isinstance(arm.model, ChildModel)
-            targets = targets.lerp(arm.model.parent.forward(batch).detach().sigmoid(), arm.teacher)
+            targets = targets.lerp(cast(ShardedModel, arm.model.parent).forward(batch).detach().sigmoid(), arm.teacher)
         logits = cast(ClickModel, arm.model).forward(batch)
         return binary_cross_entropy_with_logits(logits, targets, batch.weights, reduction="sum")
 

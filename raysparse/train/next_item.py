@@ -6,14 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from raysparse.data.batch import Batch
-from raysparse.data.sequence_batch import SequenceBatch, sequences_of, shorten, split_last_targets
+from raysparse.data.sequence_batch import LastSequences, SequenceBatch, sequences_of, shorten, split_last_targets
 from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.supernet import SASRecSupernet, SASRecSupernetConfig
+from raysparse.sharding.child import SequenceChild
 from raysparse.sharding.sequence_model import ShardedSequenceModel
 from raysparse.train.arm import Arm
 from raysparse.train.item_draws import ItemDraws
 from raysparse.train.item_loss import ItemLoss, Prediction
 from raysparse.train.ranking import RankingConfig, RankingMetrics
+
+SequenceModel = ShardedSequenceModel | SequenceChild
+"""Models that encode what came before each target."""
 
 
 class NextItemTask:
@@ -23,25 +27,32 @@ class NextItemTask:
     """
 
     def __init__(self, model: SASRecConfig, ranking: RankingConfig, draws: ItemDraws) -> None:
-        self._max_length = model.max_length
         self._loss = ItemLoss(model.loss, draws)
         self._ranking = ranking
         self._draws = draws
+        self._learned = LastSequences(model.max_length)
+        self._scored = LastSequences(model.max_length)
+        self._candidates = torch.empty(0)
+        self._batch: Batch | None = None
 
     def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:
-        """Predict this rank's targets and return the sum of their losses; all ranks together."""
-        sequences = sequences_of(batch.ids, self._max_length)
-        model = cast(ShardedSequenceModel, arm.model)
+        """Predict this rank's targets and return the sum of their losses; all ranks together.
+
+        All arms of a step have the same candidates.
+        """
+        sequences = self._learned.of(batch)
+        model = cast(SequenceModel, arm.model)
         model.head.train()
         targets = sequences.targets
-        candidates = self._loss.candidates(targets, num_steps)
-        predicted = Prediction(*model.encode(sequences, candidates))
-        loss = self._loss.losses(predicted, targets, candidates).sum()
+        if self._batch is not batch:
+            self._batch, self._candidates = batch, self._loss.candidates(targets, num_steps)
+        predicted = Prediction(*model.encode(sequences, self._candidates))
+        loss = self._loss.losses(predicted, targets, self._candidates).sum()
         return loss + _no_gradients(model.head, sequences)
 
     def metrics(self) -> RankingMetrics:
         """Return metrics without predictions."""
-        return RankingMetrics(self._ranking, self._max_length, self._draws)
+        return RankingMetrics(self._ranking, self._scored, self._draws)
 
 
 class ElasticTask:
@@ -87,7 +98,7 @@ class ElasticTask:
 
     def metrics(self) -> RankingMetrics:
         """Return metrics without predictions; they are the largest network's."""
-        return RankingMetrics(self._ranking, self._model.max_length, self._draws)
+        return RankingMetrics(self._ranking, LastSequences(self._model.max_length), self._draws)
 
 
 def predict(

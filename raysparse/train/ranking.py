@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from raysparse.config import Config
 from raysparse.data.batch import Batch
-from raysparse.data.sequence_batch import SequenceBatch, items_before, sequences_of
+from raysparse.data.sequence_batch import LastSequences, SequenceBatch, items_before
 from raysparse.sharding.item_ranks import Queries, RankedTables, rank_targets
-from raysparse.sharding.sequence_model import ShardedSequenceModel
 from raysparse.train.arm import Arm
 from raysparse.train.item_draws import Distribution, ItemDraws, history_keys
 from raysparse.train.ranking_summary import CUTOFFS
@@ -53,9 +52,10 @@ class RankingModel(Protocol):
 class RankingMetrics:
     """Sums up hit rate, NDCG and reciprocal rank of a day's targets. Every rank has the sums of all ranks."""
 
-    def __init__(self, config: RankingConfig, max_length: int, draws: ItemDraws) -> None:
+    def __init__(self, config: RankingConfig, sequences: LastSequences, draws: ItemDraws) -> None:
+        """`sequences` may be shared by the metrics of several arms, so that items are looked up once."""
         self._config = config
-        self._max_length = max_length
+        self._sequences = sequences
         self._draws = draws
         self._rows = 0
         self._targets = 0
@@ -67,13 +67,13 @@ class RankingMetrics:
 
         Returns per row `[B]` what the mean NDCG@10 of its targets lacks to 1; 0 for padding and rows without targets.
         """
-        return self.add(cast(ShardedSequenceModel, arm.model), batch)
+        return self.add(cast(RankingModel, arm.model), batch)
 
     def add(self, model: RankingModel, batch: Batch) -> Tensor:
         """Do the same with a model that is no arm of a run."""
-        sequences = sequences_of(batch.ids, self._max_length)
+        sequences = self._sequences.of(batch)
         model.head.eval()
-        encoded, _, _ = model.encode(sequences, sequences.items[:0])
+        encoded, _, _ = model.encode(sequences, self._sequences.no_items)
         queries, first = _of_all_ranks(self._queries(encoded, batch, sequences))
         ranks, sampled = rank_targets(model.tables, queries)
         self._rows += batch.num_rows

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from raysparse.callbacks.children import FloorConfig, child_of, fork_masked, parent_of
-from raysparse.sharding.model import ShardedModel
+from raysparse.sharding.weights import ShardedWeights
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
 from tests.data.datasets import PLAIN, write_dataset
 from tests.train.ranks import job_of, run_job
 
 
-def weights_of(model: ShardedModel) -> list[Tensor]:
+def weights_of(model: ShardedWeights) -> list[Tensor]:
     return [tensor.clone() for shard in model.tables.shards for tensor in (shard.weight, *shard.states.values())]
 
 

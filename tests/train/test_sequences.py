@@ -162,5 +162,5 @@ def test_a_job_that_does_not_fit_its_data_is_refused(data: str, tmp_path: Path, 
         run_job(sequence_job(data, folder, epochs=None, model={"kind": "dlrm"}))
     with pytest.raises(ConfigError, match='"early_stop"; allowed: only with data.epochs'):
         sequence_job(data, folder, epochs=None, callbacks=[{"kind": "early_stop"}])
-    with pytest.raises(ConfigError, match='"sparsity"; allowed: early_stop or frozen_arm with model.kind sasrec'):
-        sequence_job(data, folder, callbacks=[{"kind": "sparsity", "budget": 0.1}])
+    with pytest.raises(ConfigError, match='"small_dense"; allowed: early_stop, frozen_arm or sparsity with model.kind'):
+        sequence_job(data, folder, callbacks=[{"kind": "small_dense", "budget": 0.1}])

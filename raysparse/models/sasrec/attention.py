@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu, scaled_dot_product_attention
 
+from raysparse.models.groups import Groups
 from raysparse.models.sasrec.jagged import Bucket, by_bucket, lengths_of
 
 CHUNK = 64
@@ -29,6 +30,11 @@ class Projections(nn.Module):
         return nn.functional.linear(values, self.weight.flatten(0, 1), self.bias.flatten())
 
 
+def produced_rows(module: nn.Linear | Projections) -> Tensor:
+    """Return the weights that make each column of a layer's output, `[W, ...]`; a view."""
+    return module.weight.transpose(0, 1) if isinstance(module, Projections) else module.weight
+
+
 class CausalAttention(nn.Module):
     """Multi-head attention in which an item sees itself and what came before: `[T, D]` to `[T, D]`.
 
@@ -37,17 +43,22 @@ class CausalAttention(nn.Module):
 
     def __init__(self, width: int, num_heads: int, head_dim: int, kind: str, dropout: float) -> None:
         super().__init__()
-        self.num_heads = num_heads
         self.kind = kind
         self.dropout = dropout
         self.project = Projections(width, num_heads * head_dim)
+        self.heads = Groups(num_heads, head_dim)
         self.out = nn.Linear(num_heads * head_dim, width)
+
+    @property
+    def num_heads(self) -> int:
+        """Heads that are there."""
+        return self.heads.num_groups
 
     def forward(self, values: Tensor, buckets: list[Bucket]) -> Tensor:
         """Return what each item takes from those before it; `buckets` are those of the sequences."""
         if not buckets:
             return values
-        return self.out(by_bucket(buckets, self.project(values), self._attend))
+        return self.out(self.heads(by_bucket(buckets, self.project(values), self._attend)))
 
     def _attend(self, projected: Tensor, _: Bucket) -> Tensor:
         return attend(projected, self, self.kind)
@@ -104,6 +115,16 @@ def jagged_linear(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) ->
     state = torch.ops.fbgemm.jagged_jagged_bmm(key, value, by_head, longest)
     attended, _ = torch.ops.fbgemm.jagged_dense_bmm(query, by_head, state, longest)
     return attended.unflatten(0, (num_heads, -1)).transpose(0, 1) / head_dim**0.5
+
+
+def attention_macs(kind: str, length: int, of_heads: int, head_dim: int) -> int:
+    """Return the multiply-adds between the items of a history, for heads of `of_heads` channels together."""
+    if kind == "softmax":
+        return 2 * length * length * of_heads
+    chunks = [min(CHUNK, length - start) for start in range(0, length, CHUNK)]
+    # The first chunk reads no state, and no chunk reads what the last would leave.
+    through_state = (sum(chunks[1:]) + sum(chunks[:-1])) * of_heads * head_dim
+    return sum(2 * size * size * of_heads for size in chunks) + through_state
 
 
 def _feature(vectors: Tensor) -> Tensor:

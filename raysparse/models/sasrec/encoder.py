@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from raysparse.models.groups import Groups, Link
 from raysparse.models.sasrec.attention import CausalAttention, Projections
 from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.gates import Context, Gate, build_gate, context_of
@@ -20,6 +21,7 @@ class FeedForward(nn.Module):
         super().__init__()
         width = config.embedding_dim
         self.inner = nn.Linear(width, inner)
+        self.neurons = Groups(inner)
         self.outer = nn.Linear(inner, width)
         gated = config.gate != "none"
         self.inner_gate = build_gate(config.gate, width, inner) if gated else None
@@ -27,7 +29,8 @@ class FeedForward(nn.Module):
 
     def forward(self, values: Tensor, context: Context | None) -> Tensor:
         """Return the outputs; `context` is what the gates read."""
-        outputs = self.outer(nn.functional.gelu(_gated(self.inner(values), self.inner_gate, context)))
+        inner = nn.functional.gelu(_gated(self.inner(values), self.inner_gate, context))
+        outputs = self.outer(self.neurons(inner))
         return _gated(outputs, self.outer_gate, context)
 
 
@@ -55,7 +58,11 @@ class Block(nn.Module):
 
 
 class SASRec(nn.Module):
-    """Rows of items in, an encoding of each item and all before it out: `[T, D]` to `[T, D]`."""
+    """Rows of items in, an encoding of each item and all before it out: `[T, D]` to `[T, D]`.
+
+    Heads, and neurons of the feed-forward networks, are groups; what gates scale is not, so that with gates there are
+    none.
+    """
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
@@ -66,7 +73,8 @@ class SASRec(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         # A block with the norm behind it has already normalised its outputs.
         self.output_norm = nn.LayerNorm(config.embedding_dim, _EPS) if config.norm == "pre" else nn.Identity()
-        self._draw()
+        self.links = _links_of(config)
+        self.draw()
 
     def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
         """Encode sequences of at most `max_length` items; `offsets` `[B + 1]` says where each begins."""
@@ -83,7 +91,8 @@ class SASRec(nn.Module):
         return self.output_norm(encoded)
 
     @torch.no_grad()
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw all weights."""
         nn.init.normal_(self.positions, std=_DEVIATION)
         for module in self.modules():
             if isinstance(module, nn.Linear | Projections):
@@ -93,6 +102,15 @@ class SASRec(nn.Module):
         for module in self.modules():
             if isinstance(module, Gate):
                 module.close()
+
+
+def _links_of(config: SASRecConfig) -> dict[str, Link]:
+    links: dict[str, Link] = {}
+    for layer in range(config.num_layers if config.gate == "none" else 0):
+        attention, feed_forward = f"blocks.{layer}.attention", f"blocks.{layer}.feed_forward"
+        links[f"{attention}.heads"] = Link(f"{attention}.project", f"{attention}.out")
+        links[f"{feed_forward}.neurons"] = Link(f"{feed_forward}.inner", f"{feed_forward}.outer")
+    return links
 
 
 def _gated(values: Tensor, gate: Gate | None, context: Context | None) -> Tensor:

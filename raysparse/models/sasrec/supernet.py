@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raysparse.config import Config
+from raysparse.models.groups import Link
 from raysparse.models.sasrec.config import LossConfig, SASRecConfig
 from raysparse.models.sasrec.encoder import SASRec
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
@@ -52,6 +53,7 @@ class SASRecSupernet(nn.Module):
         self.config = config
         self.network = SASRec(config.space.largest)
         self.choices: tuple[SASRecConfig, ...] = (config.space.largest,)
+        self.links: dict[str, Link] = {}
         self._empty: dict[SASRecConfig, SASRec] = {}
 
     def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
