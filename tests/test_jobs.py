@@ -28,7 +28,7 @@ from raysparse.launch.tune_values import build_proposer
 from raysparse.launch.tuner import open_tune
 from raysparse.models import build_model
 from raysparse.search.journal import Journal
-from raysparse.search.population import build_searcher
+from raysparse.search.population import ListedSearch, build_searcher
 from raysparse.search.relaxation import DifferentiableConfig
 from raysparse.sharding.optimizer import fused_parameters, state_bytes_per_row
 from raysparse.sharding.plan import GIB, TableSharder, describe_plan, make_plan, topology_of
@@ -191,6 +191,11 @@ def write_rated_days(path: Path) -> RowsOfDay:
     return {"2001-01-01": 17, "2001-01-02": 17, "2001-01-03": 17}
 
 
+def write_rated_films(path: Path) -> RowsOfDay:
+    write_movielens(path)
+    return {**epochs_of(17), "test": 17}
+
+
 def no_input(path: Path) -> RowsOfDay:
     """The stream is generated."""
     return {f"2030-01-0{day}": 150 for day in (1, 2, 3)}
@@ -222,6 +227,9 @@ SMALL_FORMS = {
     "search-avazu.yaml": SmallForm(write_avazu),
     "search-beauty.yaml": SmallForm(write_beauty),
     "search-movielens-1m.yaml": SmallForm(write_ready_split),
+    "search-movielens-100k.yaml": SmallForm(
+        write_rated_films, ("supernet.epochs=2", "searcher.num_steps=3", "searcher.weight_steps=2")
+    ),
     "search-criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),
     "search-drift.yaml": GENERATED,
     "search-flights.yaml": FLIGHTS,
@@ -316,7 +324,6 @@ SMALL_SEQUENCE_SEARCH = (
     "space.head_dim=4",
     "space.heads=[1, 2]",
     "space.lengths=[5, 10]",
-    "finalists.budgets=[1_000_000]",
     "baselines.0.embedding_dim=8",
 )
 
@@ -325,7 +332,8 @@ def small_search(name: str) -> SearchJob:
     """Return a search job in its small form."""
     job = require_kind(SearchJob, load_job(JOBS / name), name)
     tables = (f"data.prepare.rows.{feature}={SMALL_TABLE}" for feature in getattr(job.data.prepare, "rows", {}))
-    overrides = SMALL_SEQUENCE_SEARCH if job.of_sequences else (*SMALL_SEARCH, *tables)
+    budgets = ("finalists.budgets=[1_000_000]",) if job.finalists.budgets else ()
+    overrides = (*SMALL_SEQUENCE_SEARCH, *budgets) if job.of_sequences else (*SMALL_SEARCH, *tables)
     return require_kind(SearchJob, load_job(JOBS / name, (*overrides, *SMALL_FORMS[name].overrides)), name)
 
 
@@ -345,8 +353,11 @@ def test_a_search_runs_in_a_small_form(name: str, tmp_path: Path, monkeypatch: p
     run_job(kind.supernet_job(folder))
     scorer = kind.scorer(folder.url(CACHE), torch.device("cpu"))
     config = job.resolved_searcher
-    assert not isinstance(config, DifferentiableConfig), "gradients need a cache; tests/launch has them"
-    searcher = build_searcher(config, kind.space, job.seed)
+    if isinstance(config, DifferentiableConfig):
+        found = kind.relaxed(folder.url(CACHE))
+        searcher = ListedSearch(kind.space, [one.choice for one in found])
+    else:
+        searcher = build_searcher(config, kind.space, job.seed)
     journal = Journal.open(tmp_path / "journal.jsonl", {})
     for proposal in searcher.ask(2):
         searcher.tell(proposal, journal.record(proposal, scorer.score(proposal.choice, ()), 0.0).objectives)

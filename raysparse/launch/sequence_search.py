@@ -73,7 +73,8 @@ class SequenceSearch:
             model=SASRecSupernetConfig(
                 space=self._config,
                 distillation=supernet.distillation,
-                hold_out_last=isinstance(job.searcher, DifferentiableConfig),
+                hold_out_last=isinstance(job.searcher, DifferentiableConfig)
+                and job.searcher.learned_from == "held_out",
             ),
             optimizer=supernet.optimizer,
             ranking=job.ranking,
@@ -108,7 +109,8 @@ class SequenceSearch:
                 yield from stream.batches(day)
 
         def begin() -> tuple[ChoiceLoss, WeightStep]:
-            losses = HeldOutLosses(supernet, items, draws, read, searcher.weight_learning_rate)
+            hold_out = searcher.learned_from == "held_out"
+            losses = HeldOutLosses(supernet, items, draws, read, searcher.weight_learning_rate, hold_out)
             return losses.choice_loss, losses.weight_step
 
         with torch.random.fork_rng(devices=[]):

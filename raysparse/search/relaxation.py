@@ -2,7 +2,8 @@
 
 First order and bilevel (Liu et al. 2019, arXiv 1806.09055, section 2.3, with its xi at 0): the shared weights take a
 step on what is learned, the weights over options one on what was held out. Options are drawn by straight-through
-Gumbel softmax (Jang et al. 2017, arXiv 1611.01144). Any process.
+Gumbel softmax (Jang et al. 2017, arXiv 1611.01144). EASRec (arXiv 2402.00390, its public code) mixes all options, and
+learns on one level: settings. Any process.
 """
 
 import itertools
@@ -42,15 +43,23 @@ class DifferentiableConfig(Config):
     kind: Literal["differentiable"] = "differentiable"
     constraint: PressureConfig
     """What keeps it cheap."""
+    options: Literal["drawn", "mixed"] = "drawn"
+    """One option of each axis, drawn for each step, or all of them at once, each to the share that its weight gives it:
+    EASRec's way, whose shared weights then learn as that mixture."""
+    learned_from: Literal["held_out", "training"] = "held_out"
+    """Targets that choose: the last one of each row of the training part, which the shared weights do not see, or the
+    same as theirs, as in EASRec."""
     num_steps: int = Field(default=400, ge=1)
-    """Steps on what was held out, each with a batch of it."""
+    """Steps of the choice, each with a batch."""
+    weight_steps: int = Field(default=1, ge=1)
+    """Steps of the shared weights before each of those, with a batch each; 10 in EASRec."""
     learning_rate: float = Field(default=0.05, gt=0)
     """Of Adam, for the weights over options."""
     weight_learning_rate: float = Field(default=1e-4, ge=0)
     """Of Adam, for the encoder's shared weights, which learn beside; 0: they stay as the supernet's training left them.
     The search throws them away."""
     first_temperature: float = Field(default=1.0, gt=0)
-    """Of the Gumbel softmax; it falls by equal factors, step by step."""
+    """Of the softmax over options; it falls by equal factors, step by step."""
     last_temperature: float = Field(default=0.5, gt=0)
     """At its end; at 0.1 hardly any gradient is left."""
 
@@ -87,13 +96,13 @@ class Found:
     expected_macs: float
     """Of the weights over options at the end."""
     trace: list[dict[str, float]]
-    """Of each step: loss on what was held out, expected multiply-adds, temperature, and what the pressure notes."""
+    """Of each step: the loss that chooses, expected multiply-adds, temperature, and what the pressure notes."""
 
 
 ChoiceLoss = Callable[[Weights, int], Tensor]
-"""The loss of a batch of what was held out, by the weights over options and the number of the step."""
-WeightStep = Callable[[SASRecConfig, int], None]
-"""Has the shared weights learn as one network, at a step."""
+"""The loss of a batch that chooses, by the weights over options and the number of the batch."""
+WeightStep = Callable[[SASRecConfig | Weights, int], None]
+"""Has the shared weights learn a batch as one network, or as a mixture of all."""
 
 
 class Relaxation:
@@ -119,6 +128,10 @@ class Relaxation:
         """Draw one option per axis from (seed, step): 0 and 1 forward, the gradient of a softmax at `temperature`."""
         generator = torch.Generator().manual_seed(zlib.crc32(repr((self._seed, step)).encode()))
         return Weights(*(_straight_through(logits, temperature, generator) for logits in self.logits))
+
+    def mix(self, temperature: float) -> Weights:
+        """Return the shares of all options at a temperature."""
+        return Weights(*((logits / temperature).softmax(-1) for logits in self.logits))
 
     def expected_macs(self, weights: Weights) -> Tensor:
         """Return the mean multiply-adds over all choices, each as probable as its options together; exact."""
@@ -223,8 +236,6 @@ def relax(
 
     ConfigError where a budget is below the smallest network.
     """
-    if space.gate != "none":
-        raise ConfigError(f"space.gate: found {space.gate}; allowed with searcher.kind differentiable: none")
     relaxation, constraint = Relaxation(space, seed), config.constraint
     budgets: tuple[int | None, ...] = (None,) * config.num_networks
     if isinstance(constraint, DualPressureConfig):
@@ -252,12 +263,13 @@ def _search(
     for step in range(config.num_steps):
         progress = step / config.num_steps
         temperature = temperature_at(config, progress)
-        drawn = relaxation.draw(step, temperature)
+        first, last = step * config.weight_steps, (step + 1) * config.weight_steps - 1
         if weight_step is not None:
-            weight_step(relaxation.choice_of(drawn), step)
+            for batch in range(first, last + 1):
+                weight_step(_learner(relaxation, config, batch, temperature), batch)
         probabilities = relaxation.probabilities
         ratio = relaxation.expected_macs(probabilities) / most
-        loss = choice_loss(drawn, step)
+        loss = choice_loss(_weights(relaxation, config, last, temperature), last)
         optimizer.zero_grad()
         (loss + pressure.term(ratio, probabilities.depth, progress)).backward()
         optimizer.step()
@@ -267,6 +279,18 @@ def _search(
     probabilities = relaxation.probabilities
     choice = relaxation.choice_of(probabilities) if budget is None else relaxation.best_within(budget)
     return Found(choice, relaxation.expected_macs(probabilities).item(), trace)
+
+
+def _weights(relaxation: Relaxation, config: DifferentiableConfig, batch: int, temperature: float) -> Weights:
+    return relaxation.mix(temperature) if config.options == "mixed" else relaxation.draw(batch, temperature)
+
+
+@torch.no_grad()
+def _learner(
+    relaxation: Relaxation, config: DifferentiableConfig, batch: int, temperature: float
+) -> SASRecConfig | Weights:
+    weights = _weights(relaxation, config, batch, temperature)
+    return weights if config.options == "mixed" else relaxation.choice_of(weights)
 
 
 def temperature_at(config: DifferentiableConfig, progress: float) -> float:

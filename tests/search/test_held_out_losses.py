@@ -10,7 +10,7 @@ from raysparse.data.selection import select_days
 from raysparse.data.sequence_batch import sequences_of, split_last_targets
 from raysparse.data.stream import StreamConfig
 from raysparse.models.sasrec.losses import full_softmax
-from raysparse.models.sasrec.relaxed import weights_of
+from raysparse.models.sasrec.relaxed import Weights, weights_of
 from raysparse.search.held_out_losses import HeldOutLosses
 from raysparse.train.item_draws import ItemDraws
 from tests.data.sequence_sets import NUM_ITEMS, sequences, write_parts
@@ -26,12 +26,13 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> list[Batch]:
     return list(stream.batches(select_days(dataset, None, None, 1)[0]))
 
 
-def losses_of(batches: list[Batch], learning_rate: float = 0.0) -> HeldOutLosses:
+def losses_of(batches: list[Batch], learning_rate: float = 0.0, hold_out: bool = True) -> HeldOutLosses:
     def read() -> Iterator[Batch]:
         return cycle(batches)
 
     draws = ItemDraws(NUM_ITEMS, None, seed=1)
-    return HeldOutLosses(supernet_of(loss={"kind": "full_softmax"}), ITEMS, draws, read, learning_rate)
+    supernet = supernet_of(loss={"kind": "full_softmax"})
+    return HeldOutLosses(supernet, ITEMS, draws, read, learning_rate, hold_out)
 
 
 def test_the_last_target_of_each_row_chooses(batches: list[Batch]):
@@ -59,3 +60,23 @@ def test_the_shared_weights_learn_and_the_supernet_stays_as_it_was(batches: list
     still = losses_of(batches)
     still.weight_step(space.largest, 0)
     assert still.choice_loss(weights, 0).item() == pytest.approx(first)
+
+
+def test_without_holding_out_all_targets_choose(batches: list[Batch]):
+    losses, supernet = losses_of(batches, hold_out=False), supernet_of(loss={"kind": "full_softmax"})
+    space = supernet.config.space
+    every = sequences_of(batches[0].ids, 12)
+    encoded = supernet.encode(space.largest, ITEMS[every.items][every.input_places], every.input_offsets)
+    expected = full_softmax(encoded[every.target_inputs], ITEMS, every.targets).mean()
+    loss = losses.choice_loss(weights_of(space, space.largest), 0)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mixture_of_all_options_learns(batches: list[Batch]):
+    losses = losses_of(batches, learning_rate=0.01, hold_out=False)
+    mixed = Weights(*(torch.full_like(axis, 0.5) for axis in weights_of(losses._space, losses._space.largest).all))
+    first = losses.choice_loss(mixed, 0).item()
+    for step in range(1, 25):
+        losses.weight_step(mixed, step)
+    later = [losses.choice_loss(mixed, step).item() for step in range(25, 28)]
+    assert sum(later) / 3 < 0.9 * first

@@ -176,15 +176,40 @@ def test_the_same_seed_finds_the_same_network():
 
 
 def test_the_shared_weights_learn_as_the_network_that_was_drawn():
-    steps: list[SASRecConfig] = []
+    steps: list[SASRecConfig | Weights] = []
     config = config_of(budgets=[LARGEST]).model_copy(update={"num_steps": 20})
     relax(SPACE, config, 1, lambda: (prefers_large, lambda choice, _: steps.append(choice)))
     assert len(steps) == 20
-    assert len({choice.model_dump_json() for choice in steps}) > 10
-    assert all(choice.max_length == 70 for choice in steps)
+    choices = [step for step in steps if isinstance(step, SASRecConfig)]
+    assert len({choice.model_dump_json() for choice in choices}) > 10
+    assert all(choice.max_length == 70 for choice in choices)
 
 
-def test_gates_are_refused():
-    gated = SPACE.model_copy(update={"gate": "paper"})
-    with pytest.raises(ConfigError, match="space.gate: found paper; allowed with searcher.kind differentiable: none"):
-        relax(gated, config_of(budgets=[10**6]), 1, lambda: (prefers_large, None))
+def test_easrecs_way_mixes_all_options_and_has_the_weights_learn_ten_batches_for_each_choice():
+    learned: list[tuple[SASRecConfig | Weights, int]] = []
+    chosen: list[tuple[Weights, int]] = []
+
+    def choose(weights: Weights, batch: int) -> Tensor:
+        chosen.append((weights, batch))
+        return prefers_large(weights, batch)
+
+    tree = {
+        "options": "mixed",
+        "num_steps": 30,
+        "weight_steps": 10,
+        "constraint": {"kind": "paper", "strengths": [5.0]},
+    }
+    config = check(DifferentiableConfig, tree, "the searcher")
+    (found,) = relax(SPACE, config, 1, lambda: (choose, lambda weights, batch: learned.append((weights, batch))))
+    assert [batch for _, batch in learned] == list(range(300))
+    assert [batch for _, batch in chosen] == list(range(9, 300, 10))
+    uniform, batch = learned[0]
+    assert isinstance(uniform, Weights)
+    assert all(axis.equal(torch.full_like(axis, 0.5)) and not axis.requires_grad for axis in uniform.all)
+    # What is chosen at a step is the mixture that has learned, and it goes on to one option.
+    for (weights, batch), (learner, same) in zip(chosen, learned[9::10], strict=True):
+        assert isinstance(learner, Weights)
+        assert batch == same
+        assert all(one.equal(other) for one, other in zip(weights.all, learner.all, strict=True))
+    assert found.expected_macs < 0.2 * LARGEST
+    assert encoder_macs(found.choice, 70) == min(encoder_macs(choice, 70) for choice, _ in all_choices())

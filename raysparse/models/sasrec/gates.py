@@ -34,19 +34,25 @@ class Gate(nn.Module):
         nn.init.zeros_(self.channels.weight)
         nn.init.zeros_(self.channels.bias)
 
-    def forward(self, context: Context) -> Tensor:
-        """Return factors `[T, C]`."""
+    def forward(self, context: Context, inside: Tensor | None = None) -> Tensor:
+        """Return factors `[T, C]`; `inside` says how much each channel between the layers is there, all where None."""
         hidden = self.hidden(context.items)
         if self.of_mean is not None:
             hidden = hidden + self.of_mean(context.mean)
-        return 2.0 * torch.sigmoid(self.channels(torch.relu(hidden)))
+        hidden = torch.relu(hidden)
+        return 2.0 * torch.sigmoid(self.channels(hidden if inside is None else hidden * inside))
 
 
 def build_gate(kind: str, width: int, num_channels: int) -> Gate:
     """Make a gate: EASRec's, as wide inside as outside, or one of a quarter of the width that also reads a mean."""
     if kind == "paper":
         return Gate(width, num_channels, num_channels, reads_mean=False)
-    return Gate(width, max(1, width // 4), num_channels, reads_mean=True)
+    return Gate(width, context_width(width), num_channels, reads_mean=True)
+
+
+def context_width(width: int) -> int:
+    """Return how wide a gate with context is inside, in an encoder of a width."""
+    return max(1, width // 4)
 
 
 def context_of(kind: str, inputs: Tensor, buckets: list[Bucket]) -> Context:

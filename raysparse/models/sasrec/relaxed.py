@@ -1,7 +1,7 @@
 """The masked twin of an elastic encoder: computed at full width, with weights over what a network may choose.
 
 Where each axis has all of its weight on one option it computes that network, and zeros beyond its width; weights in
-between make the choice differentiable. Gates are left out.
+between make the choice differentiable.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raysparse.models.sasrec.attention import CausalAttention, attend
 from raysparse.models.sasrec.config import Attention, SASRecConfig
 from raysparse.models.sasrec.encoder import Block, SASRec
+from raysparse.models.sasrec.gates import Context, Gate, context_of, context_width
 from raysparse.models.sasrec.jagged import Bucket, buckets_of, by_bucket, places_of
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 
@@ -60,15 +61,16 @@ def encode_relaxed(
     network: SASRec, space: SASRecSpaceConfig, weights: Weights, values: Tensor, offsets: Tensor
 ) -> Tensor:
     """Encode `[T, D]` with the weights of the largest network of a space: to `[T, D]`."""
-    assert space.gate == "none", "gates are no part of the masked twin"
     channels = _nested(weights.width, space.widths, values.shape[1])
     buckets = buckets_of(offsets)
     inputs = _norm(network.input_norm, values + network.positions[places_of(offsets)], channels)
+    context = None if space.gate == "none" else context_of(space.gate, inputs, buckets)
     encoded = network.dropout(inputs)
     outputs: list[Tensor] = []
     for number, block in enumerate(network.blocks, start=1):
         assert isinstance(block, Block)
-        encoded = _block(block, encoded, buckets, _BlockMasks.of(space, weights, number - 1, channels))
+        masks = _BlockMasks.of(space, weights, number - 1, channels)
+        encoded = _block(block, encoded, buckets, context, masks)
         if number in space.depths:
             share = weights.depth[space.depths.index(number)]
             output = encoded
@@ -84,6 +86,8 @@ class _BlockMasks:
     heads: Tensor
     neurons: Tensor
     kinds: dict[Attention, Tensor]
+    in_gates: Tensor | None
+    """Within gates that all have the same width inside; None: as wide inside as outside."""
 
     @classmethod
     def of(cls, space: SASRecSpaceConfig, weights: Weights, layer: int, channels: Tensor) -> "_BlockMasks":
@@ -93,19 +97,22 @@ class _BlockMasks:
         neurons = _nested(of_both, tuple(reached.tolist()), int(reached.max()))
         heads = _nested(weights.heads[layer], space.heads, max(space.heads)).repeat_interleave(space.head_dim)
         kinds = dict(zip(space.attentions, weights.kinds[layer], strict=True))
-        return cls(channels, heads, neurons, kinds)
+        in_gates = None
+        if space.gate == "context":
+            in_gates = _nested(weights.width, tuple(map(context_width, space.widths)), context_width(max(space.widths)))
+        return cls(channels, heads, neurons, kinds, in_gates)
 
 
-def _block(block: Block, values: Tensor, buckets: list[Bucket], masks: _BlockMasks) -> Tensor:
+def _block(block: Block, values: Tensor, buckets: list[Bucket], context: Context | None, masks: _BlockMasks) -> Tensor:
     channels, drop = masks.channels, block.dropout
     if block.pre_norm:
         normed = _norm(block.attention_norm, values, channels)
         values = values + drop(_attention(block.attention, normed, buckets, masks))
         normed = _norm(block.feed_forward_norm, values, channels)
-        return values + drop(_feed_forward(block, normed, masks))
+        return values + drop(_feed_forward(block, normed, context, masks))
     attended = values + drop(_attention(block.attention, values, buckets, masks))
     values = _norm(block.attention_norm, attended, channels)
-    return _norm(block.feed_forward_norm, values + drop(_feed_forward(block, values, masks)), channels)
+    return _norm(block.feed_forward_norm, values + drop(_feed_forward(block, values, context, masks)), channels)
 
 
 def _attention(attention: CausalAttention, values: Tensor, buckets: list[Bucket], masks: _BlockMasks) -> Tensor:
@@ -121,10 +128,19 @@ def _attention(attention: CausalAttention, values: Tensor, buckets: list[Bucket]
     return attention.out(attended * masks.heads) * masks.channels
 
 
-def _feed_forward(block: Block, values: Tensor, masks: _BlockMasks) -> Tensor:
+def _feed_forward(block: Block, values: Tensor, context: Context | None, masks: _BlockMasks) -> Tensor:
     layers = block.feed_forward
-    neurons = nn.functional.gelu(layers.inner(values)) * masks.neurons
-    return layers.outer(neurons) * masks.channels
+    neurons = _gated(layers.inner(values), layers.inner_gate, context, masks, masks.neurons)
+    outputs = layers.outer(nn.functional.gelu(neurons) * masks.neurons)
+    return _gated(outputs, layers.outer_gate, context, masks, masks.channels) * masks.channels
+
+
+def _gated(values: Tensor, gate: Gate | None, context: Context | None, masks: _BlockMasks, own: Tensor) -> Tensor:
+    """Scale channels; `own` says how much each of them is there."""
+    if gate is None:
+        return values
+    assert context is not None
+    return values * gate(context, own if masks.in_gates is None else masks.in_gates)
 
 
 def _norm(norm: nn.LayerNorm, values: Tensor, channels: Tensor) -> Tensor:

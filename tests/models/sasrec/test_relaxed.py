@@ -12,9 +12,10 @@ from tests.models.sasrec.test_supernet import supernet_of
 VALUES, OFFSETS = values_of(LENGTHS, 8), offsets_of(LENGTHS)
 
 
+@pytest.mark.parametrize("gate", ["none", "paper", "context"])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_with_all_weight_on_one_choice_it_computes_that_network(norm: str):
-    supernet = supernet_of(norm=norm)
+def test_with_all_weight_on_one_choice_it_computes_that_network(norm: str, gate: str):
+    supernet = supernet_of(norm=norm, gate=gate)
     space = supernet.config.space
     blocks = [(heads, ratio, kind) for heads in space.heads for ratio in space.ffn_ratios for kind in space.attentions]
     for width, depth in product(space.widths, space.depths):
@@ -32,8 +33,9 @@ def soft(*sizes: int) -> Tensor:
     return torch.rand(sizes, generator=generator).softmax(-1).requires_grad_()
 
 
-def test_every_axis_has_a_gradient_and_none_is_undefined():
-    supernet = supernet_of()
+@pytest.mark.parametrize("gate", ["none", "paper", "context"])
+def test_every_axis_has_a_gradient_and_none_is_undefined(gate: str):
+    supernet = supernet_of(gate=gate)
     space = supernet.config.space
     weights = Weights(soft(2), soft(2), soft(2, 2), soft(2, 2), soft(2, 2))
     encode_relaxed(supernet.network, space, weights, VALUES, OFFSETS).square().sum().backward()
