@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from raysparse.report.day_axis import label_days, positions, shade
-from raysparse.report.svg import BAND, INK, MUTED, STYLE, to_svg
+from raysparse.report.svg import BAND, INK, MUTED, STYLE, drawn_colour, to_svg
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +151,7 @@ def _draw_panel(axes: Axes, x: Floats, panel: Panel) -> None:
 
 
 def _draw_line(axes: Axes, x: Floats, line: Line, panel: Panel) -> None:
-    colour = INK if line.colour.startswith("var(") else line.colour
+    colour = drawn_colour(line.colour)
     if panel.points:
         size = 4.5 if len(x) <= MOST_MARKED_DAYS else 3.0
         axes.plot(x, line.values, color=colour, linestyle="none", marker="o", markersize=size, alpha=0.8)
@@ -173,7 +173,7 @@ def _set_limits(axes: Axes, x: Floats, panel: Panel) -> None:
     for line in panel.lines:
         for edge, beyond, marker in ((low, line.values < low, "v"), (high, line.values > high, "^")):
             if beyond.any():
-                axes.plot(x[beyond], np.full(beyond.sum(), edge), marker, color=line.colour, markersize=4)
+                axes.plot(x[beyond], np.full(beyond.sum(), edge), marker, color=drawn_colour(line.colour), markersize=4)
     if shows_reference(panel) and panel.reference is not None:
         axes.axhline(panel.reference, color=MUTED, linewidth=1.0, linestyle=(0, (5, 4)))
         low, high = min(low, panel.reference), max(high, panel.reference)
@@ -199,7 +199,7 @@ def _mark_days(axes: Axes, x: Floats, line: Line) -> None:
         linestyle="none",
         marker="D",
         markersize=5.5 if few else 3.0,
-        markerfacecolor=line.colour,
+        markerfacecolor=drawn_colour(line.colour),
         markeredgecolor=INK,
         markeredgewidth=1.0 if few else 0.4,
         zorder=3,

@@ -13,12 +13,11 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from raysparse.report.plots import Line, is_near, range_of
-from raysparse.report.svg import INK, MUTED, PAPER, STYLE, to_svg
+from raysparse.report.svg import INK, MUTED, PAPER, STYLE, drawn_colour, to_svg
 
 Floats = NDArray[np.float64]
 
 _MARKERS = {"●": "o", "■": "s", "◆": "D", "★": "*"}
-_PAGE_COLOURS = {"var(--ink)": INK, "var(--muted)": MUTED}
 _ROUND_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
 _LEAST_TICKS, _MOST_TICKS = 3, 7
 _NAME_SIZE = 8.5
@@ -145,7 +144,7 @@ def _set_widths(axes: Axes, plane: Plane) -> None:
 
 
 def _draw_points(axes: Axes, points: Points, order: float) -> None:
-    colour = _PAGE_COLOURS.get(points.colour, points.colour)
+    colour = drawn_colour(points.colour)
     low, high = axes.get_ylim()
     if points.joined:
         order_x = np.argsort(points.x)

@@ -39,6 +39,11 @@ STYLE: dict[Any, Any] = {
 """Settings under which a figure of the page is drawn."""
 
 
+def drawn_colour(colour: str) -> str:
+    """Return what a figure draws a colour with: matplotlib knows none of the page's, `var(--...)`."""
+    return next((placeholder for placeholder, of_page in _PAGE_COLOURS.items() if of_page == colour), colour)
+
+
 def to_svg(figure: Figure, title: str) -> str:
     """Return one `<svg>` element, without scripts or references; `title` is what a screen reader says."""
     output = io.StringIO()

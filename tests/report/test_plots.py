@@ -84,6 +84,21 @@ def test_a_value_far_from_all_others_does_not_stretch_the_axis():
     assert max(labels) < 0.9
 
 
+def test_a_line_in_the_pages_colour_keeps_it_where_its_values_lie_beyond_the_edge():
+    values = 0.8 + 0.01 * np.sin(np.arange(30.0))
+    values[7] = 12.0
+    marked = np.arange(30) == 3
+    svg = draw(
+        [f"{i:03d}" for i in range(30)],
+        [Panel("NE", [Line("", values, marked=marked)])],
+        "t",
+        (5, 2),
+        np.zeros(30, bool),
+    )
+    # Its line, the diamond of the marked day, and the triangle at the edge.
+    assert svg.count("var(--ink)") >= 3
+
+
 def test_an_arm_that_drifts_away_is_not_outlying():
     steady, away = 0.1 * np.sin(np.arange(40.0)), np.linspace(0.0, 9.0, 40)
     lines = [Line(str(i), steady) for i in range(5)] + [Line("static", away)]
