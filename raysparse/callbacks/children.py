@@ -16,8 +16,8 @@ from raysparse.sharding.child import Child, OwnTables, SequenceChild
 from raysparse.sharding.weights import ShardedWeights
 from raysparse.sparsity.compaction import compact, compact_tensor, kept_indices
 from raysparse.sparsity.compensation import Training
-from raysparse.sparsity.greedy import mask_open
 from raysparse.sparsity.layout import Layout, Masks, layout_of, widths_of
+from raysparse.sparsity.pruner import mask_open
 from raysparse.train.arm import TRAINED, Arm
 from raysparse.train.state import TrainState
 
@@ -56,7 +56,7 @@ def fork_masked(
 ) -> Arm:
     """A full-size child with the parent's weights and all its groups kept; not yet an arm of the run. Every rank."""
     head = copy.deepcopy(parent.model.head)
-    mask_open(head, parent.layout)
+    mask_open(head)
     own = copy_tables(state, parent, tables)
     arm = state.make_arm.child(name, parent.model, head, parent.layout.dense_macs, own)
     if inherit_optimizer:
@@ -77,18 +77,24 @@ def copy_tables(state: TrainState, parent: Parent, tables: TablesOfChild) -> Own
 
 
 def blank_child(
-    state: TrainState, parent: Parent, name: str, kept: Masks | None, tables: TablesOfChild = "shared"
+    state: TrainState,
+    parent: Parent,
+    name: str,
+    kept: Masks,
+    tables: TablesOfChild = "shared",
+    *,
+    masked: bool = False,
 ) -> Arm:
-    """A child of the right shape whose weights are still to be restored: masked full-size, or small. Every rank."""
-    if kept is None:
-        return fork_masked(state, parent, name, inherit_optimizer=False, tables=tables)
-    small = compact(parent.model.head, kept)
+    """A child of the groups that are kept, whose weights are still to be restored or drawn. Every rank."""
+    head = compact(parent.model.head, kept)
+    if masked:
+        mask_open(head)
     own = copy_tables(state, parent, tables)
-    return state.make_arm.child(name, parent.model, small, parent.layout.macs(widths_of(kept)), own)
+    return state.make_arm.child(name, parent.model, head, parent.layout.macs(widths_of(kept)), own)
 
 
-def compact_child(state: TrainState, parent: Parent, arm: Arm, masks: Masks) -> Arm:
-    """A child without its pruned groups, its optimizer's state compacted with it; not yet an arm of the run."""
+def take_out(state: TrainState, parent: Parent, arm: Arm, masks: Masks, *, masked: bool = False) -> None:
+    """Make a child anew without the groups that `masks` leave out, its optimizer's state with it. Every rank."""
     old = child_of(arm)
     kept = kept_indices(old.head, masks)
     moments = {
@@ -98,11 +104,12 @@ def compact_child(state: TrainState, parent: Parent, arm: Arm, masks: Masks) -> 
         }
         for name, of_parameter in old.trained_head.moments().items()
     }
-    small = compact(old.head, masks)
-    new = state.make_arm.child(arm.name, parent.model, small, parent.layout.macs(widths_of(masks)), old.own)
-    child_of(new).trained_head.set_moments(moments)
-    new.teacher = arm.teacher
-    return new
+    arm.macs = parent.layout.macs(widths_of(masks))
+    head = compact(old.head, masks)
+    if masked:
+        mask_open(head)
+    arm.model = state.make_arm.child(arm.name, parent.model, head, arm.macs, old.own).model
+    child_of(arm).trained_head.set_moments(moments)
 
 
 def training_of(state: TrainState, arm: Arm) -> Training:
@@ -118,7 +125,7 @@ def training_of(state: TrainState, arm: Arm) -> Training:
         if dist.get_world_size() > 1:
             dist.all_reduce(tensor)
 
-    return Training(child_of(arm).head, weights, add_up)
+    return Training(lambda: child_of(arm).head, weights, add_up)
 
 
 def reset_weights(head: nn.Module, seed: int) -> None:

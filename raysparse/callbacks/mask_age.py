@@ -5,7 +5,6 @@ mask fixed, and predict the next. Only the pattern differs between them, so that
 pattern's own, whatever the weights have learned.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,20 +13,18 @@ from pydantic import Field
 from raysparse.callbacks.children import (
     FloorConfig,
     blank_child,
-    child_of,
-    compact_child,
     dump_masks,
     facts_of,
     fork_masked,
     parent_of,
     parse_masks,
-    training_of,
+    take_out,
 )
+from raysparse.callbacks.pruning_window import Pruning, PruningWindow
 from raysparse.config import Config
-from raysparse.sparsity.build import PrunerConfig, build_pruner
+from raysparse.sparsity.build import PrunerConfig
 from raysparse.sparsity.greedy import GreedyConfig
 from raysparse.sparsity.layout import Masks
-from raysparse.sparsity.pruner import Pruner, read_masks
 from raysparse.train.arm import Arm
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
@@ -53,16 +50,6 @@ class MaskAgeConfig(Config):
     """What every layer keeps."""
 
 
-@dataclass
-class _Search:
-    """A child that only serves to find a mask."""
-
-    arm: Arm
-    pruner: Pruner
-    total_steps: int
-    steps: int = 0
-
-
 class MaskAge(Callback):
     """Finds a mask every so many days; the day after, has masks of all ages recover. Every rank."""
 
@@ -71,7 +58,8 @@ class MaskAge(Callback):
         self._config = config
         self._seed = seed
         self._found: list[Masks] = []
-        self._search: _Search | None = None
+        self._search: PruningWindow | None = None
+        """Of a child that only serves to find a mask."""
         self._recovering: list[tuple[Arm, Masks]] = []
 
     def scored(self, state: TrainState) -> None:
@@ -81,21 +69,23 @@ class MaskAge(Callback):
         self._recovering = []
         days_since = state.position.day_index - self._config.first_day
         if days_since >= 0 and days_since % self._config.every_days == 0:
-            self._begin_search(state, 0)
+            parent = parent_of(state, self._config.floor)
+            self._adopt(state, PruningWindow.begin(state, parent, self._search_name, self._pruning(state)))
         elif days_since % self._config.every_days == 1 and len(self._found) >= self._config.num_ages:
             self._begin_recovery(state)
 
-    def _begin_search(self, state: TrainState, steps: int) -> None:
-        config = self._config
-        parent = parent_of(state, config.floor)
-        arm = fork_masked(state, parent, f"{config.name}.search", inherit_optimizer=True)
-        arm.facts = {"shadow": True}
-        total_steps = state.stream.num_batches(state.day)
+    @property
+    def _search_name(self) -> str:
+        return f"{self._config.name}.search"
+
+    def _pruning(self, state: TrainState) -> Pruning:
         seed = self._seed + state.position.day_index
-        pruner = build_pruner(config.pruner, parent.layout, config.budget, total_steps, seed, training_of(state, arm))
-        child_of(arm).extras = pruner.tensors()
-        self._search = _Search(arm, pruner, total_steps, steps)
-        state.arms.append(arm)
+        return Pruning(self._config.pruner, self._config.budget, seed, state.stream.num_batches(state.day))
+
+    def _adopt(self, state: TrainState, search: PruningWindow) -> None:
+        search.arm.facts = {"shadow": True}
+        self._search = search
+        state.arms.append(search.arm)
 
     def _begin_recovery(self, state: TrainState) -> None:
         newest_first = self._found[: -self._config.num_ages - 1 : -1]
@@ -106,7 +96,8 @@ class MaskAge(Callback):
     def _recover(self, state: TrainState, name: str, masks: Masks) -> None:
         parent = parent_of(state, self._config.floor)
         arm = fork_masked(state, parent, f"{self._config.name}.{name}", inherit_optimizer=True)
-        self._add_recovering(state, compact_child(state, parent, arm, masks), masks)
+        take_out(state, parent, arm, masks)
+        self._add_recovering(state, arm, masks)
 
     def _add_recovering(self, state: TrainState, arm: Arm, masks: Masks) -> None:
         layout = parent_of(state, self._config.floor).layout
@@ -122,14 +113,12 @@ class MaskAge(Callback):
     def step_end(self, state: TrainState) -> None:
         """Search on."""
         if self._search is not None:
-            self._search.steps += 1
-            progress = self._search.steps / self._search.total_steps
-            self._search.pruner.step(child_of(self._search.arm).head, progress)
+            self._search.step()
 
     def day_end(self, state: TrainState) -> None:
         """Keep the mask that was found, and nothing else of the child."""
         if self._search is not None:
-            self._found.append(read_masks(child_of(self._search.arm).head))
+            self._found.append(self._search.kept)
             state.arms.remove(self._search.arm)
             self._search = None
 
@@ -137,7 +126,9 @@ class MaskAge(Callback):
         """All masks, and what goes on."""
         return {
             "found": [dump_masks(masks) for masks in self._found],
-            "search_steps": None if self._search is None else self._search.steps,
+            "search": None
+            if self._search is None
+            else {"steps": self._search.steps, "kept": dump_masks(self._search.kept)},
             "recovering": [{"name": arm.name, "kept": dump_masks(masks)} for arm, masks in self._recovering],
         }
 
@@ -145,8 +136,10 @@ class MaskAge(Callback):
         """Build the arms again."""
         parent = parent_of(state, self._config.floor)
         self._found = [parse_masks(masks, parent.layout) for masks in saved["found"]]
-        if saved["search_steps"] is not None:
-            self._begin_search(state, saved["search_steps"])
+        if saved["search"] is not None:
+            kept, steps = parse_masks(saved["search"]["kept"], parent.layout), saved["search"]["steps"]
+            pruning = self._pruning(state)
+            self._adopt(state, PruningWindow.restored(state, parent, self._search_name, pruning, kept, steps))
         for recovering in saved["recovering"]:
             masks = parse_masks(recovering["kept"], parent.layout)
             self._add_recovering(state, blank_child(state, parent, recovering["name"], masks), masks)

@@ -19,22 +19,19 @@ from raysparse.callbacks.children import (
     blank_child,
     child_of,
     churn_between,
-    compact_child,
     dump_masks,
     facts_of,
-    fork_masked,
     parent_of,
     parse_masks,
     reset_weights,
-    training_of,
 )
+from raysparse.callbacks.pruning_window import Pruning, PruningWindow
 from raysparse.config import Config
-from raysparse.sparsity.build import PrunerConfig, build_pruner
+from raysparse.sparsity.build import PrunerConfig
 from raysparse.sparsity.greedy import GreedyConfig
-from raysparse.sparsity.layout import Masks, widths_of
-from raysparse.sparsity.pruner import Pruner, read_masks
+from raysparse.sparsity.layout import Masks, open_masks, widths_of
+from raysparse.sparsity.pruner import read_masks
 from raysparse.sparsity.regrowth import Regrowth, RegrowthConfig
-from raysparse.sparsity.schedule import masks_stand
 from raysparse.train.arm import Arm
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
@@ -124,12 +121,10 @@ class _Candidate:
     arm: Arm
     forked: int
     """Day of the run on which it was forked."""
-    total_steps: int
-    steps: int = 0
-    pruner: Pruner | None = None
-    """Chooses its groups; None once its masks stand."""
-    masks: Masks | None = None
-    """What it keeps; None while that is being chosen."""
+    kept: Masks
+    """Groups of the parent that it has."""
+    window: PruningWindow | None = None
+    """In which it is pruned; None once that is over."""
     days: list[list[float]] = field(default_factory=list)
     """Of each day that it was compared on: rows, and the sums of the paired differences of loss and their squares."""
 
@@ -162,7 +157,7 @@ class Sparsity(Callback):
     def score_batch_end(self, state: TrainState, rows_done: int) -> None:
         """Compare candidate and served child row by row."""
         candidate = self._candidate
-        if candidate is None or candidate.masks is None or self._served is None:
+        if candidate is None or candidate.window is not None or self._served is None:
             return
         difference = state.row_losses[candidate.arm.name] - state.row_losses[self._served.name]
         rows = torch.count_nonzero(state.row_weights).double()
@@ -174,7 +169,7 @@ class Sparsity(Callback):
             self._served.facts.pop("swapped", None)
             self._served.facts.pop("churn", None)
         candidate = self._candidate
-        if candidate is not None and candidate.masks is not None:
+        if candidate is not None and candidate.window is None:
             self._judge(state, candidate)
         if self._candidate is None and self._is_due(state):
             self._fork(state)
@@ -211,34 +206,35 @@ class Sparsity(Callback):
     def _fork(self, state: TrainState) -> None:
         config = self._config
         parent = parent_of(state, config.floor)
-        name, inherit_optimizer = self._candidate_name, config.inherit_optimizer
-        arm = fork_masked(state, parent, name, inherit_optimizer=inherit_optimizer, tables=config.tables)
         today = state.position.day_index
-        window = state.days[today : today + config.window_days]
-        candidate = _Candidate(arm, today, sum(state.stream.num_batches(day) for day in window))
-        self._adopt(state, candidate, parent)
+        window = PruningWindow.begin(
+            state,
+            parent,
+            self._candidate_name,
+            self._pruning(state, today),
+            inherit_optimizer=config.inherit_optimizer,
+            tables=config.tables,
+        )
+        self._adopt(state, _Candidate(window.arm, today, window.kept, window))
 
-    def _adopt(self, state: TrainState, candidate: _Candidate, parent: Parent) -> None:
-        """Make a candidate an arm of the run."""
+    def _pruning(self, state: TrainState, forked: int) -> Pruning:
         config = self._config
+        window = state.days[forked : forked + config.window_days]
+        total_steps = sum(state.stream.num_batches(day) for day in window)
+        # What is exchanged in place can come back.
+        narrows = not isinstance(config.refresh, RegrowthConfig)
+        return Pruning(config.pruner, config.budget, self._seed + forked, total_steps, narrows)
+
+    def _adopt(self, state: TrainState, candidate: _Candidate) -> None:
+        """Make a candidate an arm of the run."""
         candidate.arm.facts = {"shadow": True}
-        if candidate.masks is None:
-            candidate.pruner = build_pruner(
-                config.pruner,
-                parent.layout,
-                config.budget,
-                candidate.total_steps,
-                self._seed + candidate.forked,
-                training_of(state, candidate.arm),
-            )
-            child_of(candidate.arm).extras = candidate.pruner.tensors()
         self._candidate = candidate
         self._teach(candidate)
         state.arms.append(candidate.arm)
 
     def _teach(self, candidate: _Candidate) -> None:
         # A child that is still its parent has nothing to learn from it: the criterion would see no gradient.
-        if candidate.masks is not None or masks_stand(candidate.steps / candidate.total_steps):
+        if candidate.window is None or candidate.window.recovers:
             candidate.arm.teacher = self._config.teacher
 
     def step_end(self, state: TrainState) -> None:
@@ -246,11 +242,10 @@ class Sparsity(Callback):
         if self._regrowth is not None and self._served is not None:
             self._regrow(self._regrowth, self._served)
         candidate = self._candidate
-        if candidate is None or candidate.pruner is None:
-            return
-        candidate.steps += 1
-        candidate.pruner.step(child_of(candidate.arm).head, candidate.steps / candidate.total_steps)
-        self._teach(candidate)
+        if candidate is not None and candidate.window is not None:
+            candidate.window.step()
+            candidate.kept = candidate.window.kept
+            self._teach(candidate)
 
     def _regrow(self, regrowth: Regrowth, served: Arm) -> None:
         child = child_of(served)
@@ -262,40 +257,32 @@ class Sparsity(Callback):
             served.macs = regrowth.layout.macs(served.facts["widths"])
 
     def day_end(self, state: TrainState) -> None:
-        """End a window: the candidate becomes small, and is served unless evidence has to come first."""
+        """End a window: the candidate is served unless evidence has to come first."""
         candidate = self._candidate
-        if candidate is None or candidate.pruner is None or candidate.steps < candidate.total_steps:
+        if candidate is None or candidate.window is None or not candidate.window.is_over:
             return
-        parent = parent_of(state, self._config.floor)
-        candidate.masks = read_masks(child_of(candidate.arm).head)
-        candidate.pruner = None
-        state.arms.remove(candidate.arm)
-        if isinstance(self._config.refresh, RegrowthConfig):
-            child_of(candidate.arm).extras = {}
-            candidate.arm.macs = parent.layout.macs(widths_of(candidate.masks))
-        else:
-            candidate.arm = compact_child(state, parent, candidate.arm, candidate.masks)
-            if self._config.weights == "fresh":
-                reset_weights(child_of(candidate.arm).head, self._seed + candidate.forked)
-                child_of(candidate.arm).trained_head.set_moments({})
-        candidate.arm.facts = {"shadow": True, **facts_of(parent.layout, candidate.masks)}
-        state.arms.append(candidate.arm)
+        layout = parent_of(state, self._config.floor).layout
+        candidate.window = None
+        candidate.arm.macs = layout.macs(widths_of(candidate.kept))
+        if self._config.weights == "fresh":
+            reset_weights(child_of(candidate.arm).head, self._seed + candidate.forked)
+            child_of(candidate.arm).trained_head.set_moments({})
+        candidate.arm.facts = {"shadow": True, **facts_of(layout, candidate.kept)}
         if self._served is None or not isinstance(self._config.refresh, EvidenceConfig):
             # The day is over, the position stands at the next one.
             self._serve(state, candidate, pruned_on=state.position.day_index - 1)
 
     def _serve(self, state: TrainState, candidate: _Candidate, pruned_on: int | None = None) -> None:
         """Put a candidate in the served child's place."""
-        assert candidate.masks is not None
         arm = candidate.arm
         facts = {key: value for key, value in arm.facts.items() if key != "shadow"}
         facts["swapped"] = self._served is not None
         if self._masks is not None:
-            facts["churn"] = churn_between(self._masks, candidate.masks)
+            facts["churn"] = churn_between(self._masks, candidate.kept)
         if self._served is not None:
             state.arms.remove(self._served)
         arm.name, arm.facts = self._config.name, facts
-        self._served, self._masks, self._candidate = arm, candidate.masks, None
+        self._served, self._masks, self._candidate = arm, candidate.kept, None
         self._pruned_on = candidate.forked + self._config.window_days - 1 if pruned_on is None else pruned_on
         self._start_regrowth(state)
 
@@ -316,10 +303,9 @@ class Sparsity(Callback):
             "candidate": None
             if candidate is None
             else {
-                "kept": None if candidate.masks is None else dump_masks(candidate.masks),
+                "kept": dump_masks(candidate.kept),
                 "forked": candidate.forked,
-                "total_steps": candidate.total_steps,
-                "steps": candidate.steps,
+                "window_steps": None if candidate.window is None else candidate.window.steps,
                 "days": candidate.days,
             },
         }
@@ -335,8 +321,8 @@ class Sparsity(Callback):
     def _restore_served(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
         self._masks = parse_masks(saved["kept"], parent.layout)
         in_place = isinstance(self._config.refresh, RegrowthConfig)
-        kept = None if in_place else self._masks
-        self._served = blank_child(state, parent, self._config.name, kept, self._config.tables)
+        kept = open_masks(parent.layout) if in_place else self._masks
+        self._served = blank_child(state, parent, self._config.name, kept, self._config.tables, masked=in_place)
         self._served.macs = parent.layout.macs(widths_of(self._masks))
         self._served.teacher = self._config.teacher
         self._served.facts = saved["facts"]
@@ -345,14 +331,16 @@ class Sparsity(Callback):
         self._start_regrowth(state)
 
     def _restore_candidate(self, saved: dict[str, Any], state: TrainState, parent: Parent) -> None:
-        masks = None if saved["kept"] is None else parse_masks(saved["kept"], parent.layout)
-        arm = blank_child(state, parent, self._candidate_name, masks, self._config.tables)
-        candidate = _Candidate(
-            arm, saved["forked"], saved["total_steps"], saved["steps"], masks=masks, days=saved["days"]
+        config, kept, steps = self._config, parse_masks(saved["kept"], parent.layout), saved["window_steps"]
+        if steps is None:
+            arm = blank_child(state, parent, self._candidate_name, kept, config.tables)
+            self._adopt(state, _Candidate(arm, saved["forked"], kept, days=saved["days"]))
+            arm.facts |= facts_of(parent.layout, kept)
+            return
+        window = PruningWindow.restored(
+            state, parent, self._candidate_name, self._pruning(state, saved["forked"]), kept, steps, config.tables
         )
-        self._adopt(state, candidate, parent)
-        if masks is not None:
-            arm.facts |= facts_of(parent.layout, masks)
+        self._adopt(state, _Candidate(window.arm, saved["forked"], kept, window))
 
 
 def _difference(days: list[list[float]]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,10 @@ class Groups(nn.Module):
         else:
             with torch.no_grad():
                 self.mask.copy_(mask)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: nobody observes it."""
+        return {**self.__dict__, "observer": None}
 
     def extra_repr(self) -> str:
         """Sizes and state, for printing."""

@@ -20,7 +20,8 @@ from raysparse.sparsity.layout import Masks
 class Training:
     """A masked head that is being trained, as far as a pruner looks beyond its gradients."""
 
-    head: nn.Module
+    head: Callable[[], nn.Module]
+    """The head as it is now: while it is pruned, it is made again without the groups that are left out."""
     weights: Callable[[Tensor], Tensor]
     """The weights `[B]` of the rows of columns `[B, ...]` that this rank has seen; 0 for padding."""
     add_up: Callable[[Tensor], None]
@@ -49,6 +50,11 @@ class ColumnStatistics:
         training.add_up(batch)
         self.moments.lerp_((batch / batch[-1, -1]).cpu(), 1.0 - self._decay)
 
+    def narrow(self, kept: Tensor) -> None:
+        """Forget the columns that `kept` `[columns]` leaves out."""
+        kept = torch.nn.functional.pad(kept, (0, 1), value=True)
+        self.moments = self.moments[kept][:, kept].clone()
+
     def covariance(self) -> tuple[Tensor, Tensor]:
         """Means `[columns]` and covariances `[columns, columns]`."""
         moments = self.moments / self.moments[-1, -1].clamp(min=1e-12)
@@ -58,7 +64,7 @@ class ColumnStatistics:
 
 def observe(training: Training, statistics: dict[str, ColumnStatistics]) -> None:
     """Have a head's places show their columns to the statistics; with none, to nobody."""
-    for name, place in groups_of(training.head).items():
+    for name, place in groups_of(training.head()).items():
         noted = statistics.get(name)
         place.observer = None if noted is None else partial(noted.add, training=training)
 

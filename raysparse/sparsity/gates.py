@@ -58,10 +58,10 @@ class GatesPruner:
         """Share of the dense head's multiply-adds that the gates ask for, before any projection."""
         return self._raw_share.item()
 
-    def step(self, head: nn.Module, progress: float) -> None:
+    def step(self, head: nn.Module, progress: float) -> bool:
         """Move the gates and the price; project when it is time, and leave the masks alone thereafter."""
         if self._projected.item():
-            return
+            return False
         self._observe(mask_gradients(head))
         self._move_gates(widths_of(self._open_gates()))
         masks = self._open_gates()
@@ -73,6 +73,10 @@ class GatesPruner:
             masks = project_both_ways(self._scores(), self.layout, masks, self.macs)
             self._projected.fill_(1.0)
         write_masks(head, masks)
+        return bool(self._projected.item())
+
+    def narrow(self, masks: Masks) -> None:
+        """Nothing: by then the masks are projected, and no gate moves any more."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Gates, what moves them, and the price."""

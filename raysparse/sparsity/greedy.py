@@ -7,10 +7,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.models.groups import groups_of
 from raysparse.sparsity.compensation import ColumnStatistics, Training, compensate, observe
 from raysparse.sparsity.criteria import Scores, magnitude, mask_gradients, mix
-from raysparse.sparsity.layout import Layout, Masks, open_masks
+from raysparse.sparsity.layout import Layout, Masks
 from raysparse.sparsity.projection import (
     erk_widths,
     project_greedily,
@@ -81,12 +80,12 @@ class GreedyPruner:
             for index, (place, size) in enumerate(layout.sizes.items())
         }
 
-    def step(self, head: nn.Module, progress: float) -> None:
-        """Add the step's gradients; leave groups out where a round is due."""
+    def step(self, head: nn.Module, progress: float) -> bool:
+        """Add the step's gradients; leave groups out, which do not come back, where a round is due."""
         self._observe(mask_gradients(head))
         due = min(self._config.rounds, int(progress / (1.0 - RECOVERY) * self._config.rounds + 1e-9))
         if due <= int(self._rounds_done):
-            return
+            return False
         self._rounds_done.fill_(due)
         share = cubic_budget(self.macs / self.layout.dense_macs, due / self._config.rounds * (1.0 - RECOVERY))
         macs = max(self.macs, int(share * self.layout.dense_macs))
@@ -97,6 +96,17 @@ class GreedyPruner:
         write_masks(head, masks)
         if due == self._config.rounds and self._training is not None:
             observe(self._training, {})
+        return True
+
+    def narrow(self, masks: Masks) -> None:
+        """Forget the groups that `masks` leave out, and look at the head that has the others only."""
+        self._saliency = {place: score[masks[place]] for place, score in self._saliency.items()}
+        self._random = {place: score[masks[place]] for place, score in self._random.items()}
+        for place, noted in self._columns.items():
+            block = self.layout.num_columns(place) // self.layout.sizes[place]
+            noted.narrow(masks[place].repeat_interleave(block))
+        if self._training is not None:
+            observe(self._training, self._columns)
 
     def scores(self, head: nn.Module) -> Scores:
         """What each group matters now."""
@@ -131,9 +141,3 @@ class GreedyPruner:
             case "by_hand":
                 widths = widths_by_hand(self.layout, macs, self._config.shares)
         return project_within_places(scores, masks, widths)
-
-
-def mask_open(head: nn.Module, layout: Layout) -> None:
-    """Put a head into the masked state with everything kept."""
-    assert set(groups_of(head)) == set(layout.sizes)
-    write_masks(head, open_masks(layout))

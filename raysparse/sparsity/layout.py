@@ -147,3 +147,8 @@ def widths_of(masks: Masks) -> dict[str, int]:
 def open_masks(layout: Layout) -> Masks:
     """Masks that keep everything."""
     return {place: torch.ones(size, dtype=torch.bool) for place, size in layout.sizes.items()}
+
+
+def within(kept: Masks, masks: Masks) -> Masks:
+    """Masks of all groups, from masks of those that were kept so far."""
+    return {place: mask.masked_scatter(mask, masks[place]) for place, mask in kept.items()}

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from raysparse.models.groups import groups_of
@@ -18,13 +19,25 @@ class Pruner(Protocol):
     macs: int
     """What the head may take for one row when the pruner is done."""
 
-    def step(self, head: nn.Module, progress: float) -> None:
-        """Look at the masks' gradients after a training step, and set the masks; `progress` of the window, (0, 1]."""
+    def step(self, head: nn.Module, progress: float) -> bool:
+        """Look at the masks' gradients after a training step, and set the masks; `progress` of the window, (0, 1].
+
+        Returns whether groups were left out for good: then the head may be narrowed to the others.
+        """
+        ...
+
+    def narrow(self, masks: Masks) -> None:
+        """Forget the groups that `masks` leave out, after the head was made without them."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
         """What has to be saved, by name; live, so that writing into them restores the pruner."""
         ...
+
+
+def mask_open(head: nn.Module) -> None:
+    """Put a head into the masked state with all groups that it has kept."""
+    write_masks(head, {name: torch.ones(place.num_groups) for name, place in groups_of(head).items()})
 
 
 def read_masks(head: nn.Module) -> Masks:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from raysparse.config import Config
 from raysparse.models.groups import groups_of, links_of
 from raysparse.sparsity.criteria import Scores, outgoing_energies
-from raysparse.sparsity.layout import Layout, Widths, open_masks
+from raysparse.sparsity.layout import Layout, Masks, Widths, open_masks
 from raysparse.sparsity.projection import project_both_ways, project_within_places
 from raysparse.sparsity.pruner import write_masks
 from raysparse.sparsity.schedule import cubic_budget, masks_stand
@@ -63,18 +63,23 @@ class UmecPruner:
         """Share of the dense head's multiply-adds that the learned widths ask for, before any projection."""
         return self.layout.macs(self._widths()) / self.layout.dense_macs
 
-    def step(self, head: nn.Module, progress: float) -> None:
+    def step(self, head: nn.Module, progress: float) -> bool:
         """Shrink what is to be removed, move numbers and prices; project when it is time, then leave all alone."""
         if self._projected.item():
-            return
+            return False
         self._shrink(head)
         shares = _shares_of_places(outgoing_energies(head))
         self._move_removed(shares)
         self._raise_prices(shares, cubic_budget(self.macs / self.layout.dense_macs, progress))
-        if masks_stand(progress):
-            masks = project_within_places(shares, open_masks(self.layout), self._widths())
-            write_masks(head, project_both_ways(self._per_mean(shares), self.layout, masks, self.macs))
-            self._projected.fill_(1.0)
+        if not masks_stand(progress):
+            return False
+        masks = project_within_places(shares, open_masks(self.layout), self._widths())
+        write_masks(head, project_both_ways(self._per_mean(shares), self.layout, masks, self.macs))
+        self._projected.fill_(1.0)
+        return True
+
+    def narrow(self, masks: Masks) -> None:
+        """Nothing: by then the masks are projected, and nothing is chosen any more."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Numbers of groups to remove, and the prices."""

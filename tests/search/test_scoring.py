@@ -76,7 +76,8 @@ def test_the_score_depends_neither_on_batches_nor_on_pieces(cache: FeatureCache,
     ]
     for choice in CHOICES[:4]:
         losses = [log_loss(scorer, choice) for scorer in scorers]
-        assert losses == pytest.approx([losses[0]] * 4, abs=1e-5 if tuned else 1e-6)
+        bound = 1e-5 if tuned else 1e-6  # of losses up to 19, so that single precision has no more
+        assert losses == pytest.approx([losses[0]] * 4, abs=bound, rel=bound)
 
 
 def test_tuning_lowers_the_loss_on_the_rows_that_it_sees(tmp_path: Path):

@@ -31,10 +31,11 @@ def choices(count: int = STEPS) -> list[NASRecConfig]:
     return [space.sample(Random(seed)) for seed in range(count)]
 
 
-def build(**optimizer: Any) -> TrainedHead:
+def build(dtype: torch.dtype = torch.float32, **optimizer: Any) -> TrainedHead:
     torch.manual_seed(1)
     config = check(DenseOptimizerConfig, {"learning_rate": 0.1, **optimizer}, "test")
-    return TrainedHead(NASRecSupernet(NASRecSupernetConfig(space=SPACE), 1, 3), config, torch.device("cpu"))
+    head = NASRecSupernet(NASRecSupernetConfig(space=SPACE), 1, 3).to(dtype)
+    return TrainedHead(head, config, torch.device("cpu"))
 
 
 def set_choice(trained: TrainedHead, choice: NASRecConfig) -> NASRecSupernet:
@@ -57,7 +58,9 @@ def loss_of(head: torch.nn.Module, step: int) -> Tensor:
     labels = torch.randint(0, 2, (ROWS,), generator=generator).float()
     size = ROWS // dist.get_world_size()
     mine = slice(dist.get_rank() * size, (dist.get_rank() + 1) * size)
-    return binary_cross_entropy_with_logits(head(dense[mine], pooled[mine]), labels[mine])
+    dtype = next(head.parameters()).dtype
+    logits = head(dense[mine].to(dtype), pooled[mine].to(dtype))
+    return binary_cross_entropy_with_logits(logits, labels[mine].to(dtype))
 
 
 def train(trained: TrainedHead) -> None:

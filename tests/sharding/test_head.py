@@ -59,7 +59,8 @@ def outside(tensor: Tensor, part: tuple[slice, ...] | None) -> Tensor:
 def test_steps_on_slices_are_torchs_steps_on_full_gradients(
     one_rank: None, optimizer: dict[str, Any], clip_norm: float | None
 ):
-    trained = build(**optimizer, clip_norm=clip_norm)
+    # In double precision: in single precision the bound would be that of the CPU's order of adding.
+    trained = build(torch.float64, **optimizer, clip_norm=clip_norm)
     twin = twin_of(trained)
     reference = torch_optimizer(twin, optimizer)
     norms: list[float] = []
@@ -75,7 +76,7 @@ def test_steps_on_slices_are_torchs_steps_on_full_gradients(
             part = parts.get(parameter)
             assert torch.equal(outside(after, part), outside(before[name], part)), f"{name} has moved where not used"
         for name, parameter in twin.named_parameters():
-            torch.testing.assert_close(head.get_parameter(name), parameter, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(head.get_parameter(name), parameter, rtol=1e-9, atol=1e-9)
     assert min(norms) > CLIP  # each step was clipped, where any is
 
 

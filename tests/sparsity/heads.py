@@ -13,8 +13,8 @@ from raysparse.models.dcn import DCNConfig
 from raysparse.models.deepfm import DeepFMConfig
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.xdeepfm import XDeepFMConfig
-from raysparse.sparsity.greedy import mask_open
 from raysparse.sparsity.layout import Layout, Masks, layout_of, widths_of
+from raysparse.sparsity.pruner import mask_open
 
 IDS = tuple(IdFeature(name=name, rows=10) for name in ("a", "b", "c", "d"))
 WITH_DENSE = Schema(dense=(DenseFeature(name="x"), DenseFeature(name="y", optional=True)), ids=IDS)
@@ -57,7 +57,7 @@ def larger(seed: int = 3, least_groups: int = 2) -> tuple[nn.Module, Layout]:
     """A masked head, all open, with its layout."""
     model = build_model(LARGER, WITH_DENSE, seed)
     layout = layout_of(model.head, cost_of(model, WITH_DENSE).macs, least_groups, 0.05)
-    mask_open(model.head, layout)
+    mask_open(model.head)
     return model.head, layout
 
 

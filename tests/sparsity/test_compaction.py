@@ -6,9 +6,8 @@ from torch import nn
 
 from raysparse.models.groups import groups_of
 from raysparse.sparsity.compaction import compact, compact_tensor, kept_indices
-from raysparse.sparsity.greedy import mask_open
 from raysparse.sparsity.layout import widths_of
-from raysparse.sparsity.pruner import write_masks
+from raysparse.sparsity.pruner import mask_open, write_masks
 from tests.sparsity.heads import CASES, batch_of, head_layout, random_masks
 
 
@@ -17,7 +16,7 @@ from tests.sparsity.heads import CASES, batch_of, head_layout, random_masks
 def test_a_compacted_head_computes_what_the_masked_one_did(case: str, seed: int):
     head, layout = head_layout(case)
     masks = random_masks(layout, seed)
-    mask_open(head, layout)
+    mask_open(head)
     write_masks(head, masks)
     small = compact(head, masks)
     assert type(small) is type(head)

@@ -3,8 +3,7 @@ import torch
 
 from raysparse.models.groups import groups_of
 from raysparse.sparsity.criteria import magnitude, mask_gradients, mix, outgoing_energies
-from raysparse.sparsity.greedy import mask_open
-from raysparse.sparsity.pruner import write_masks
+from raysparse.sparsity.pruner import mask_open, write_masks
 from tests.sparsity.heads import CASES, batch_of, head_layout, loss_of, random_masks
 
 
@@ -12,7 +11,7 @@ from tests.sparsity.heads import CASES, batch_of, head_layout, loss_of, random_m
 @pytest.mark.parametrize("pruned", [False, True])
 def test_the_gradient_of_a_mask_is_the_change_of_the_loss(case: str, pruned: bool):
     head, layout = head_layout(case)
-    mask_open(head, layout)
+    mask_open(head)
     if pruned:
         write_masks(head, random_masks(layout, 5))
     head.double()
@@ -34,7 +33,7 @@ def test_the_gradient_of_a_mask_is_the_change_of_the_loss(case: str, pruned: boo
 
 def test_a_head_without_a_backward_pass_has_gradients_of_zero():
     head, layout = head_layout("dcn")
-    mask_open(head, layout)
+    mask_open(head)
     assert all(not gradient.any() for gradient in mask_gradients(head).values())
 
 

@@ -5,11 +5,12 @@ import torch
 
 from raysparse.errors import ConfigError
 from raysparse.sparsity.build import build_pruner
+from raysparse.sparsity.compaction import compact
 from raysparse.sparsity.greedy import GreedyConfig, GreedyPruner
-from raysparse.sparsity.layout import widths_of
-from raysparse.sparsity.pruner import read_masks
+from raysparse.sparsity.layout import open_masks, widths_of, within
+from raysparse.sparsity.pruner import mask_open, read_masks
 from raysparse.sparsity.schedule import cubic_budget
-from tests.sparsity.heads import assert_budget_is_used, backward, larger
+from tests.sparsity.heads import LARGER, WITH_DENSE, assert_budget_is_used, backward, batch_of, larger, train
 from tests.sparsity.windows import (
     NUM_STEPS,
     assert_a_restored_window_goes_on_the_same,
@@ -111,3 +112,26 @@ def test_an_impossible_budget_is_refused():
     _, layout = larger(least_groups=10)
     with pytest.raises(ConfigError, match=r"budget: found 0.01, which is \d+ of the dense head's [\d,]+ multiply-adds"):
         build_pruner(GreedyConfig(), layout, 0.01, 10, seed=1)
+
+
+def test_a_head_without_its_pruned_groups_loses_the_same_ones_as_a_masked_one():
+    config, budget = GreedyConfig(rounds=6), 0.3
+    masked, layout, _, history = run_window(config, budget)
+    head, _ = larger()
+    kept = open_masks(layout)
+    pruner = GreedyPruner(config, layout, budget, NUM_STEPS, seed=1)
+    sizes: list[int] = []
+    for step in range(NUM_STEPS):
+        train(head, range(step, step + 1), lambda _: None)
+        if pruner.step(head, (step + 1) / NUM_STEPS):
+            masks = read_masks(head)
+            kept = within(kept, masks)
+            head = compact(head, masks)
+            mask_open(head)
+            pruner.narrow(masks)
+            sizes.append(sum(parameter.numel() for parameter in head.parameters()))
+        assert same(kept, history[step])
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.5 * sizes[0]
+    dense, pooled, _ = batch_of(LARGER, WITH_DENSE)
+    torch.testing.assert_close(head(dense, pooled), masked(dense, pooled), rtol=1e-4, atol=1e-5)
