@@ -8,7 +8,7 @@ from raysparse.data.schema import Schema
 from raysparse.errors import ConfigError
 from raysparse.models import AnyRecommender
 from raysparse.sparsity.greedy import GreedyConfig
-from raysparse.sparsity.layout import Layout, layout_of
+from raysparse.sparsity.layout import Layout
 
 
 def check_budgets(callbacks: Sequence[CallbackConfig], model: AnyRecommender, schema: Schema) -> None:
@@ -20,7 +20,7 @@ def check_budgets(callbacks: Sequence[CallbackConfig], model: AnyRecommender, sc
     macs = cost_of(model, schema).macs
     for number, config in enumerate(callbacks):
         if isinstance(config, MaskAgeConfig | SmallDenseConfig | SparsityConfig):
-            layout = layout_of(model.head, macs, config.floor.groups, config.floor.share)
+            layout = config.widths.layout(model.head, macs)
             layout.budget_macs(config.budget, f"callbacks.{number}.budget")
             if not isinstance(config, SmallDenseConfig) and isinstance(config.pruner, GreedyConfig):
                 _check_shares(config.pruner, layout, f"callbacks.{number}.pruner.shares")

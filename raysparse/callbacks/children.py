@@ -26,13 +26,20 @@ TablesOfChild = Literal["shared", "frozen", "copied"]
 copy that learns with the child."""
 
 
-class FloorConfig(Config):
-    """What every layer keeps at least."""
+class WidthsConfig(Config):
+    """What a layer may keep."""
 
-    groups: int = Field(default=8, ge=1)
-    """Groups of a layer (neurons, pairs, fields), or all of them where it has fewer."""
-    share: float = Field(default=0.05, ge=0.0, le=1.0)
-    """Share of a layer's groups; the larger of both holds."""
+    least_groups: int = Field(default=8, ge=1)
+    """Groups (neurons, pairs, fields) at least, or all of them where it has fewer."""
+    least_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Share of its groups at least; the larger of both holds."""
+    multiple_of: int = Field(default=8, ge=1)
+    """Columns in whole multiples of this, or all, in layers of at least four times as many: a matrix of 117 by 317
+    takes as long as one of 120 by 320, and half as long again for thousands of rows."""
+
+    def layout(self, head: nn.Module, macs: int) -> Layout:
+        """Read a dense head's layout; `macs` is what the whole head takes."""
+        return layout_of(head, macs, self.least_groups, self.least_share, self.multiple_of)
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,12 @@ class Parent:
     layout: Layout
 
 
-def parent_of(state: TrainState, floor: FloorConfig) -> Parent:
+def parent_of(state: TrainState, widths: WidthsConfig) -> Parent:
     """The trained arm with the layout of its head. Every rank."""
     arm = state.arm(TRAINED)
     assert arm is not None
     assert isinstance(arm.model, ShardedWeights)
-    return Parent(arm.model, layout_of(arm.model.head, arm.macs, floor.groups, floor.share))
+    return Parent(arm.model, widths.layout(arm.model.head, arm.macs))
 
 
 def fork_masked(

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from raysparse.callbacks.children import (
-    FloorConfig,
+    WidthsConfig,
     blank_child,
     dump_masks,
     facts_of,
@@ -46,8 +46,8 @@ class MaskAgeConfig(Config):
     """Masks that are compared on each date: of age 0, `every_days`, twice `every_days`, ..."""
     pruner: PrunerConfig = GreedyConfig()
     """What finds the masks."""
-    floor: FloorConfig = FloorConfig()
-    """What every layer keeps."""
+    widths: WidthsConfig = WidthsConfig()
+    """What a layer may keep."""
 
 
 class MaskAge(Callback):
@@ -69,7 +69,7 @@ class MaskAge(Callback):
         self._recovering = []
         days_since = state.position.day_index - self._config.first_day
         if days_since >= 0 and days_since % self._config.every_days == 0:
-            parent = parent_of(state, self._config.floor)
+            parent = parent_of(state, self._config.widths)
             self._adopt(state, PruningWindow.begin(state, parent, self._search_name, self._pruning(state)))
         elif days_since % self._config.every_days == 1 and len(self._found) >= self._config.num_ages:
             self._begin_recovery(state)
@@ -94,13 +94,13 @@ class MaskAge(Callback):
         self._recover(state, "random", self._random(newest_first[0], state.position.day_index))
 
     def _recover(self, state: TrainState, name: str, masks: Masks) -> None:
-        parent = parent_of(state, self._config.floor)
+        parent = parent_of(state, self._config.widths)
         arm = fork_masked(state, parent, f"{self._config.name}.{name}", inherit_optimizer=True)
         take_out(state, parent, arm, masks)
         self._add_recovering(state, arm, masks)
 
     def _add_recovering(self, state: TrainState, arm: Arm, masks: Masks) -> None:
-        layout = parent_of(state, self._config.floor).layout
+        layout = parent_of(state, self._config.widths).layout
         arm.facts = {"shadow": True, **facts_of(layout, masks)}
         self._recovering.append((arm, masks))
         state.arms.append(arm)
@@ -134,7 +134,7 @@ class MaskAge(Callback):
 
     def load_state_dict(self, saved: dict[str, Any], state: TrainState) -> None:
         """Build the arms again."""
-        parent = parent_of(state, self._config.floor)
+        parent = parent_of(state, self._config.widths)
         self._found = [parse_masks(masks, parent.layout) for masks in saved["found"]]
         if saved["search"] is not None:
             kept, steps = parse_masks(saved["search"]["kept"], parent.layout), saved["search"]["steps"]

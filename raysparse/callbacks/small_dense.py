@@ -5,8 +5,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from raysparse.callbacks.children import (
-    FloorConfig,
     Parent,
+    WidthsConfig,
     blank_child,
     child_of,
     facts_of,
@@ -28,8 +28,8 @@ class SmallDenseConfig(Config):
     """Name of the arm in the history."""
     budget: float = Field(gt=0.0, lt=1.0)
     """Share of the dense head's multiply-adds that it may take."""
-    floor: FloorConfig = FloorConfig()
-    """What every layer keeps."""
+    widths: WidthsConfig = WidthsConfig()
+    """What a layer may keep."""
 
 
 class SmallDense(Callback):
@@ -50,7 +50,7 @@ class SmallDense(Callback):
         self._add(state)
 
     def _add(self, state: TrainState) -> None:
-        parent = parent_of(state, self._config.floor)
+        parent = parent_of(state, self._config.widths)
         kept = self._kept(parent)
         arm = blank_child(state, parent, self._config.name, kept)
         arm.facts = facts_of(parent.layout, kept)

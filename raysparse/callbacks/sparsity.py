@@ -13,9 +13,9 @@ import torch.distributed as dist
 from pydantic import Field, model_validator
 
 from raysparse.callbacks.children import (
-    FloorConfig,
     Parent,
     TablesOfChild,
+    WidthsConfig,
     blank_child,
     child_of,
     churn_between,
@@ -92,8 +92,8 @@ class SparsityConfig(Config):
     """When the served child is renewed."""
     pruner: PrunerConfig = GreedyConfig()
     """What chooses the groups."""
-    floor: FloorConfig = FloorConfig()
-    """What every layer keeps."""
+    widths: WidthsConfig = WidthsConfig()
+    """What a layer may keep."""
     teacher: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of a child's target that the parent's prediction takes once its masks stand; the label has the rest."""
     inherit_optimizer: bool = True
@@ -205,7 +205,7 @@ class Sparsity(Callback):
 
     def _fork(self, state: TrainState) -> None:
         config = self._config
-        parent = parent_of(state, config.floor)
+        parent = parent_of(state, config.widths)
         today = state.position.day_index
         window = PruningWindow.begin(
             state,
@@ -261,7 +261,7 @@ class Sparsity(Callback):
         candidate = self._candidate
         if candidate is None or candidate.window is None or not candidate.window.is_over:
             return
-        layout = parent_of(state, self._config.floor).layout
+        layout = parent_of(state, self._config.widths).layout
         candidate.window = None
         candidate.arm.macs = layout.macs(widths_of(candidate.kept))
         if self._config.weights == "fresh":
@@ -289,7 +289,7 @@ class Sparsity(Callback):
     def _start_regrowth(self, state: TrainState) -> None:
         refresh = self._config.refresh
         if isinstance(refresh, RegrowthConfig) and self._served is not None:
-            layout = parent_of(state, self._config.floor).layout
+            layout = parent_of(state, self._config.widths).layout
             self._regrowth = Regrowth(refresh, layout, layout.budget_macs(self._config.budget), self._seed)
             child_of(self._served).extras = self._regrowth.tensors()
 
@@ -312,7 +312,7 @@ class Sparsity(Callback):
 
     def load_state_dict(self, saved: dict[str, Any], state: TrainState) -> None:
         """Build the arms again; their tensors, the pruner's among them, are read afterwards."""
-        parent = parent_of(state, self._config.floor)
+        parent = parent_of(state, self._config.widths)
         if saved["served"] is not None:
             self._restore_served(saved["served"], state, parent)
         if saved["candidate"] is not None:

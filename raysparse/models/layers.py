@@ -15,7 +15,7 @@ def mlp(num_inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [nn.Linear(num_inputs, width), nn.ReLU(), Groups(width)]
+        layers += [nn.Linear(num_inputs, width), nn.ReLU(inplace=True), Groups(width)]
         num_inputs = width
     return nn.Sequential(*layers)
 

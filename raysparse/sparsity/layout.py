@@ -1,13 +1,14 @@
 """What a head's groups cost: multiply-adds as a function of how many groups each place keeps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import gcd
 
 import torch
 from torch import Tensor, nn
 
 from raysparse.errors import ConfigError
-from raysparse.models.groups import groups_of, links_of
+from raysparse.models.groups import Groups, groups_of, links_of
 from raysparse.models.sasrec.attention import CausalAttention, Projections, attention_macs, produced_rows
 from raysparse.models.sasrec.encoder import SASRec
 
@@ -56,6 +57,8 @@ class Layout:
     matrices: tuple[Matrix, ...]
     other_macs: int
     """Multiply-adds for one row that no group changes: products of embeddings."""
+    multiples: Widths = field(default_factory=dict)
+    """Per place what its width is a multiple of, unless all is kept; 1 where a place is missing."""
 
     def macs(self, widths: Widths) -> int:
         """Multiply-adds of the head for one row."""
@@ -86,6 +89,18 @@ class Layout:
                 saved[matrix.columns.place] += matrix.times * matrix.columns.block * rows
         return saved
 
+    def at_most(self, place: str, width: float) -> int:
+        """The largest width that a place may have up to `width`, or its floor."""
+        if width >= self.sizes[place]:
+            return self.sizes[place]
+        multiple = self.multiples.get(place, 1)
+        return max(self.floors[place], int(width) // multiple * multiple)
+
+    def above(self, place: str, width: int) -> int:
+        """The next larger width that a place may have, or its size."""
+        multiple = self.multiples.get(place, 1)
+        return min(self.sizes[place], (width // multiple + 1) * multiple)
+
     def budget_macs(self, budget: float, key: str = "budget") -> int:
         """Multiply-adds of a share of the dense head's; ConfigError, naming `key`, where the floors need more."""
         allowed = int(budget * self.dense_macs)
@@ -98,14 +113,19 @@ class Layout:
         return allowed
 
 
-def layout_of(head: nn.Module, macs: int, least_groups: int, least_share: float) -> Layout:
+def layout_of(head: nn.Module, macs: int, least_groups: int, least_share: float, multiple_of: int = 1) -> Layout:
     """Read a dense head's layout. `macs` is what the whole head takes for one row, or one history.
 
-    A place keeps `least_groups` or `least_share` of its groups, whichever is more.
+    A place keeps `least_groups` or `least_share` of its groups, whichever is more, and of many groups as many as make
+    a multiple of `multiple_of` columns.
     """
     places = groups_of(head)
     sizes = {name: place.num_groups for name, place in places.items()}
-    floors = {name: min(size, max(least_groups, round(least_share * size))) for name, size in sizes.items()}
+    multiples = {name: _multiple(place, multiple_of) for name, place in places.items()}
+    floors = {
+        name: min(size, _up(max(least_groups, round(least_share * size)), multiples[name]))
+        for name, size in sizes.items()
+    }
     times = sequence_length(head)
     matrices: list[Matrix] = []
     for name, module in head.named_modules():
@@ -116,8 +136,18 @@ def layout_of(head: nn.Module, macs: int, least_groups: int, least_share: float)
             head_dim = module.heads.block
             of_channel = attention_macs(module.kind, times, 1, head_dim)
             matrices.append(Matrix(Side(0, f"{name}.heads", head_dim), Side(of_channel)))
-    layout = Layout(sizes, floors, tuple(matrices), 0)
-    return Layout(sizes, floors, tuple(matrices), macs - layout.dense_macs)
+    layout = Layout(sizes, floors, tuple(matrices), 0, multiples)
+    return replace(layout, other_macs=macs - layout.dense_macs)
+
+
+def _multiple(place: Groups, multiple_of: int) -> int:
+    """Groups that make a multiple of so many columns; 1 in a place that is too narrow for it."""
+    multiple = multiple_of // gcd(multiple_of, place.block)
+    return multiple if place.num_groups >= 4 * multiple else 1
+
+
+def _up(width: int, multiple: int) -> int:
+    return -(-width // multiple) * multiple
 
 
 def sequence_length(head: nn.Module) -> int:

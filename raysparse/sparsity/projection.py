@@ -15,11 +15,12 @@ WidthRule = Callable[[str, int, float], float]
 def project_greedily(scores: Scores, layout: Layout, masks: Masks, macs: int) -> Masks:
     """Leave groups out, least score per multiply-add first, until the head takes at most `macs`; all places together.
 
-    So one number becomes a width for every layer. What the last removal has saved too much is given back to the
-    best groups that fit. Groups that `masks` leave out stay out.
+    So one number becomes a width for every layer. Widths are cut to what the layout allows; what that and the last
+    removal have saved too much is given back to the best groups that fit. Groups that `masks` leave out stay out.
     """
     kept = drop_worst(scores, layout, masks, lambda widths: layout.macs(widths) <= macs)
-    return refill(scores, layout, kept, masks, macs)
+    allowed = {place: layout.at_most(place, width) for place, width in widths_of(kept).items()}
+    return refill(scores, layout, project_within_places(scores, kept, allowed), masks, macs)
 
 
 def project_both_ways(scores: Scores, layout: Layout, masks: Masks, macs: int) -> Masks:
@@ -49,19 +50,30 @@ def drop_worst(scores: Scores, layout: Layout, masks: Masks, enough: Callable[[W
 
 
 def refill(scores: Scores, layout: Layout, masks: Masks, candidates: Masks, macs: int) -> Masks:
-    """Take groups of `candidates` in while any fits into `macs`, the highest score per multiply-add first."""
+    """Take groups of `candidates` in while any fit into `macs`, the highest score per multiply-add first.
+
+    A place takes as many at once as make the next width that the layout allows.
+    """
     filled = {place: mask.clone() for place, mask in masks.items()}
     queues = {place: _worst_first(scores[place], candidates[place] & ~mask) for place, mask in masks.items()}
+    values = {place: scores[place].tolist() for place in masks}
     widths = widths_of(masks)
     room = macs - layout.macs(widths)
     while True:
-        added = layout.macs_per_group(widths)
-        fitting = [place for place in queues if queues[place] and added[place] <= room]
-        if not fitting:
+        of_one = layout.macs_per_group(widths)
+        counts = {place: layout.above(place, widths[place]) - widths[place] for place in queues}
+        added = {place: count * of_one[place] for place, count in counts.items()}
+        worths = {
+            place: sum(values[place][group] for group in queues[place][-count:]) / max(added[place], 1)
+            for place, count in counts.items()
+            if 0 < count <= len(queues[place]) and added[place] <= room
+        }
+        if not worths:
             return filled
-        best = max(fitting, key=lambda place: scores[place][queues[place][-1]].item() / max(added[place], 1))
-        filled[best][queues[best].pop()] = True
-        widths[best] += 1
+        best = max(worths, key=worths.__getitem__)
+        for _ in range(counts[best]):
+            filled[best][queues[best].pop()] = True
+        widths[best] += counts[best]
         room -= added[best]
 
 
@@ -107,10 +119,7 @@ def _largest(layout: Layout, macs: int, width: WidthRule) -> dict[str, int]:
     """Widths at the largest ratio that keeps the head within `macs`; the rule's widths are cut to floor and size."""
 
     def widths(ratio: float) -> dict[str, int]:
-        return {
-            place: min(size, max(layout.floors[place], int(width(place, size, ratio))))
-            for place, size in layout.sizes.items()
-        }
+        return {place: layout.at_most(place, width(place, size, ratio)) for place, size in layout.sizes.items()}
 
     low, high = 0.0, 1.0
     while layout.macs(widths(high)) < min(macs, layout.dense_macs) and high < 1e6:

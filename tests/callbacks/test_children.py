@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from raysparse.callbacks.children import FloorConfig, child_of, fork_masked, parent_of
+from raysparse.callbacks.children import WidthsConfig, child_of, fork_masked, parent_of
 from raysparse.sharding.weights import ShardedWeights
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
@@ -31,7 +31,7 @@ class Fork(Callback):
 
     def scored(self, state: TrainState) -> None:
         if state.position.day_index == 1:
-            parent = parent_of(state, FloorConfig())
+            parent = parent_of(state, WidthsConfig())
             self.at_fork = weights_of(parent.model)
             state.arms += [
                 fork_masked(state, parent, tables, inherit_optimizer=True, tables=tables)
@@ -41,7 +41,7 @@ class Fork(Callback):
     def day_end(self, state: TrainState) -> None:
         if state.position.day_index != 2:
             return
-        parent = weights_of(parent_of(state, FloorConfig()).model)
+        parent = weights_of(parent_of(state, WidthsConfig()).model)
         children = {arm.name: child_of(arm) for arm in state.arms[1:]}
         assert children["shared"].own is None
         frozen, copied = children["frozen"].own, children["copied"].own

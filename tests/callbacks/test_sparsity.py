@@ -16,7 +16,7 @@ from tests.train.ranks import history, job_of, run_job, run_until, run_whole
 pytestmark = pytest.mark.multi
 
 MODEL = {"kind": "dlrm", "embedding_dim": 4, "bottom": [16], "top": [32, 16]}
-FLOOR = {"groups": 2, "share": 0.0}
+WIDTHS = {"least_groups": 2, "least_share": 0.0, "multiple_of": 1}
 
 
 def sparse(name: str, refresh: Tree, **changes: Any) -> Tree:
@@ -26,7 +26,7 @@ def sparse(name: str, refresh: Tree, **changes: Any) -> Tree:
         "budget": 0.4,
         "first_day": 1,
         "refresh": refresh,
-        "floor": FLOOR,
+        "widths": WIDTHS,
         **changes,
     }
 
@@ -34,7 +34,7 @@ def sparse(name: str, refresh: Tree, **changes: Any) -> Tree:
 ALL = {
     "model": MODEL,
     "callbacks": [
-        {"kind": "small_dense", "budget": 0.4, "floor": FLOOR},
+        {"kind": "small_dense", "budget": 0.4, "widths": WIDTHS},
         sparse("static", {"kind": "never"}),
         sparse("copied", {"kind": "every", "days": 3}, tables="copied"),
         sparse("frozen_tables", {"kind": "never"}, tables="frozen"),
@@ -42,7 +42,7 @@ ALL = {
         sparse("evidence", {"kind": "evidence", "standard_errors": 0.0, "max_age_days": 2}),
         sparse("gates", {"kind": "never"}, pruner={"kind": "gates"}, window_days=2),
         sparse("in_place", {"kind": "in_place", "every_steps": 3, "fraction": 0.2}),
-        {"kind": "mask_age", "budget": 0.4, "first_day": 1, "every_days": 3, "num_ages": 1, "floor": FLOOR},
+        {"kind": "mask_age", "budget": 0.4, "first_day": 1, "every_days": 3, "num_ages": 1, "widths": WIDTHS},
     ],
 }
 
@@ -141,7 +141,7 @@ def test_a_budget_below_the_floors_is_refused_before_training_with_what_is_possi
     from raysparse.callbacks.budgets import check_budgets
     from raysparse.models import build_model
 
-    job = job_of("data", "run", model=MODEL, callbacks=[sparse("bad", {"kind": "never"}, floor={"groups": 30})])
+    job = job_of("data", "run", model=MODEL, callbacks=[sparse("bad", {"kind": "never"}, widths={"least_groups": 30})])
     with pytest.raises(ConfigError, match=r"callbacks\.0\.budget: found 0\.4.*at least 0\.9\d+ is possible"):
         check_budgets(job.callbacks, build_model(job.model, PLAIN, 1), PLAIN)
 

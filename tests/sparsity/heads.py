@@ -48,9 +48,11 @@ def model_of(case: str) -> tuple[Recommender, Schema]:
     return build_model(config, schema, seed=3), schema
 
 
-def head_layout(case: str, least_groups: int = 1, least_share: float = 0.0) -> tuple[nn.Module, Layout]:
+def head_layout(
+    case: str, least_groups: int = 1, least_share: float = 0.0, multiple_of: int = 1
+) -> tuple[nn.Module, Layout]:
     model, schema = model_of(case)
-    return model.head, layout_of(model.head, cost_of(model, schema).macs, least_groups, least_share)
+    return model.head, layout_of(model.head, cost_of(model, schema).macs, least_groups, least_share, multiple_of)
 
 
 def larger(seed: int = 3, least_groups: int = 2) -> tuple[nn.Module, Layout]:
@@ -107,10 +109,11 @@ def train(head: nn.Module, steps: range, after_step: Callable[[int], object], le
 
 
 def assert_budget_is_used(layout: Layout, masks: Masks, macs: int) -> None:
-    """Within the budget and above the floors, and no group that was left out would fit."""
+    """Within the budget, above the floors and as wide as allowed, and no next width would fit."""
     widths = widths_of(masks)
     room = macs - layout.macs(widths)
     assert room >= 0
     for place, cost in layout.macs_per_group(widths).items():
-        assert widths[place] >= layout.floors[place]
-        assert widths[place] == layout.sizes[place] or cost > room, f"{place} has room for one more"
+        assert widths[place] == layout.at_most(place, widths[place]) >= layout.floors[place]
+        more = layout.above(place, widths[place]) - widths[place]
+        assert more == 0 or more * cost > room, f"{place} has room for {more} more"

@@ -90,3 +90,15 @@ def test_a_budget_that_the_floors_exceed_is_refused_with_what_is_possible():
 
 def test_masks_count_their_groups():
     assert widths_of({"a": torch.tensor([True, False, True]), "b": torch.tensor([False])}) == {"a": 2, "b": 0}
+
+
+def test_wide_places_keep_whole_multiples_of_columns_or_all():
+    _, layout = head_layout("dlrm", least_groups=3, multiple_of=2)
+    # Of 6 and 5 groups a multiple of 2 would be too coarse.
+    assert layout.multiples == {"bottom.2": 1, "pairs": 2, "top.0.2": 2, "top.0.5": 1}
+    assert layout.floors == {"bottom.2": 3, "pairs": 4, "top.0.2": 4, "top.0.5": 3}
+    assert [layout.at_most("top.0.2", width) for width in (8, 7.9, 5, 1)] == [8, 6, 4, 4]
+    assert [layout.above("top.0.2", width) for width in (4, 5, 8)] == [6, 6, 8]
+    # A field of the deep network's input is a block of 4 columns, a multiple of its own.
+    assert set(head_layout("deepfm", multiple_of=4)[1].multiples.values()) == {1}
+    assert head_layout("deepfm", multiple_of=2)[1].multiples["deep.0.2"] == 2

@@ -70,9 +70,14 @@ def test_what_is_left_out_stays_out_or_comes_back_as_asked():
 
 
 @settings(max_examples=40)
-@given(case=st.sampled_from(sorted(CASES)), seed=st.integers(0, 10_000), share=st.floats(0.0, 1.0))
-def test_the_budget_is_met_within_one_group(case: str, seed: int, share: float):
-    _, layout = head_layout(case, least_groups=2)
+@given(
+    case=st.sampled_from(sorted(CASES)),
+    seed=st.integers(0, 10_000),
+    share=st.floats(0.0, 1.0),
+    multiple_of=st.sampled_from([1, 2, 8]),
+)
+def test_the_budget_is_met_within_one_width(case: str, seed: int, share: float, multiple_of: int):
+    _, layout = head_layout(case, least_groups=2, multiple_of=multiple_of)
     macs = layout.least_macs + int(share * (layout.dense_macs - layout.least_macs))
     scores = random_scores(layout, seed)
     assert_budget_is_used(layout, project_greedily(scores, layout, open_masks(layout), macs), macs)
@@ -99,10 +104,11 @@ def test_within_places_the_best_stay():
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("budget", [0.3, 0.5, 0.8, 1.0])
 def test_widths_by_a_rule_use_the_budget_and_keep_the_floors(case: str, budget: float):
-    _, layout = head_layout(case, least_groups=1)
+    _, layout = head_layout(case, least_groups=1, multiple_of=2)
     macs = max(layout.least_macs, int(budget * layout.dense_macs))
     for widths in (uniform_widths(layout, macs), erk_widths(layout, macs)):
         assert layout.macs(widths) <= macs
+        assert all(width == layout.at_most(place, width) for place, width in widths.items())
         assert all(layout.floors[place] <= width <= layout.sizes[place] for place, width in widths.items())
         if budget == 1.0:
             assert widths == dict(layout.sizes)

@@ -26,7 +26,7 @@ CHANGES: dict[str, Any] = {
             "first_day": 1,
             "refresh": {"kind": "evidence", "standard_errors": 0.0},
             "pruner": {"kind": "greedy", "rounds": 4},
-            "floor": {"groups": 1},
+            "widths": {"least_groups": 1},
         }
     ],
 }
