@@ -214,6 +214,8 @@ SMALL_FORMS = {
     "beauty.yaml": SmallForm(write_beauty, TWO_EPOCHS),
     "bench/ads.yaml": GENERATED,
     "bench/ads_allocation.yaml": GENERATED,
+    "bench/ads_flights.yaml": FLIGHTS,
+    "bench/ads_movielens.yaml": SmallForm(write_movielens),
     "bench/speed.yaml": GENERATED,
     "criteo-1tb.yaml": SmallForm(write_criteo_1tb),
     "criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),
@@ -247,7 +249,7 @@ def shrink(name: str) -> tuple[str, ...]:
     job = load_train_job(JOBS / name)
     rows = getattr(job.data.prepare, "rows", {})
     begins = {"early_stop": [], "frozen_arm": ["after_days=1"], "small_dense": []}
-    windows = ["first_day=0", "floor.groups=1", "floor.share=0"]
+    windows = ["first_day=0", "widths.least_groups=1", "widths.least_share=0"]
     return (
         "data.batch_size=64",
         "scaling.use_gpu=false",

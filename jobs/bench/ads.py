@@ -1,11 +1,13 @@
-"""Experiments on adaptive dense-to-sparse pruning: every arm, on drift streams of several seeds, paired by day.
+"""Experiments on adaptive dense-to-sparse pruning: every arm, on streams of several seeds, paired by day.
 
-python jobs/bench/ads.py run --folder FOLDER [--drifts none slow sudden] [--seeds 1 2 3 4 5] [--parallel 2]
+python jobs/bench/ads.py run --folder FOLDER [--streams none slow sudden] [--seeds 1 2 3] [--parallel 2] [KEY=VALUE ...]
 python jobs/bench/ads.py table --folder FOLDER
 python jobs/bench/ads.py figure --folder FOLDER --output FILE.svg
 
-`run` goes on where it was stopped. Gaps are relative to the dense arm of the same seed and day, averaged within a seed
-first; the intervals are Student's t over the seeds.
+The streams: drift streams without drift, with slow and with sudden drift, a year of flights, and MovieLens, whose raw
+files are given as data.prepare.input=PATH. A seed draws a drift stream anew; on the others it draws the weights and the
+order of the rows. `run` goes on where it was stopped. Gaps are relative to the dense arm of the same seed and day,
+averaged within a seed first; the intervals are Student's t over the seeds.
 """
 
 import argparse
@@ -16,56 +18,72 @@ import subprocess
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
-JOB = Path(__file__).with_name("ads.yaml")
-DRIFTS = {
-    "none": ["data.prepare.drift.kind=none"],
-    "slow": ["data.prepare.drift.kind=slow", "data.prepare.drift.concepts_per_day=0.5"],
-    "sudden": [
-        "data.prepare.drift.kind=sudden",
-        "data.prepare.drift.every_days=8",
-        "data.prepare.drift.share=0.25",
-    ],
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the arms are compared on."""
+
+    job: Path
+    overrides: tuple[str, ...] = ()
+    is_drawn: bool = True
+    """Whether a seed has a stream of its own."""
+
+
+STREAMS = {
+    "none": Stream(HERE / "ads.yaml", ("data.prepare.drift.kind=none",)),
+    "slow": Stream(HERE / "ads.yaml", ("data.prepare.drift.kind=slow", "data.prepare.drift.concepts_per_day=0.5")),
+    "sudden": Stream(
+        HERE / "ads.yaml",
+        ("data.prepare.drift.kind=sudden", "data.prepare.drift.every_days=8", "data.prepare.drift.share=0.25"),
+    ),
+    "flights": Stream(HERE / "ads_flights.yaml", is_drawn=False),
+    "movielens": Stream(HERE / "ads_movielens.yaml", is_drawn=False),
 }
+DRIFTS = ("none", "slow", "sudden")
 Record = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "table", "figure"])
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--folder", required=True, type=Path)
-    parser.add_argument("--drifts", nargs="+", default=list(DRIFTS), choices=list(DRIFTS))
+    parser.add_argument("--streams", nargs="+", default=DRIFTS, choices=list(STREAMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("ads.svg"))
-    parser.add_argument("--job", default=str(JOB))
-    parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.what == "run":
-        runs = [(drift, seed) for seed in arguments.seeds for drift in arguments.drifts]
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        runs = [(stream, seed) for seed in arguments.seeds for stream in arguments.streams]
         with ThreadPoolExecutor(arguments.parallel) as pool:
             list(pool.map(lambda run: train(arguments, *run), runs))
     if arguments.what == "figure":
-        draw(arguments.folder, arguments.drifts, arguments.output)
+        draw(arguments.folder, [stream for stream in arguments.streams if stream in DRIFTS], arguments.output)
     else:
-        print(table(arguments.folder, arguments.drifts))
+        print(table(arguments.folder, arguments.streams))
 
 
-def train(arguments: argparse.Namespace, drift: str, seed: int) -> None:
-    name = f"{drift}-{seed}"
-    run = arguments.folder / name
+def train(arguments: argparse.Namespace, name: str, seed: int) -> None:
+    run = arguments.folder / f"{name}-{seed}"
     if (run / "summary.json").exists():
         return
-    command = [sys.executable, "-m", "raysparse", "train", arguments.job, "--resume", f"run_folder={run}"]
-    command += [f"data.path={arguments.folder}/data-{name}", f"data.prepare.seed={seed}", f"seed={seed}"]
-    with (arguments.folder / f"{name}.log").open("w") as log:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([*command, *DRIFTS[drift], *arguments.overrides], check=True, stdout=log, stderr=log)
-    print(f"{name} done", flush=True)
+    stream = STREAMS[name]
+    data = arguments.folder / (f"data-{name}-{seed}" if stream.is_drawn else f"data-{name}")
+    command = [sys.executable, "-m", "raysparse", "train", str(stream.job), "--resume", f"run_folder={run}"]
+    command += [f"data.path={data}", f"seed={seed}", *stream.overrides, *arguments.overrides]
+    command += [f"data.prepare.seed={seed}"] if stream.is_drawn else []
+    with run.with_suffix(".log").open("w") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=log)
+    print(f"{run.name} done", flush=True)
 
 
 def gaps_of(history: list[Record]) -> dict[str, dict[str, float]]:
@@ -89,17 +107,17 @@ def interval(values: list[float]) -> str:
     return f"{mean:.2f}" if len(values) < 2 else f"{mean:.2f} ± {half_width(values):.2f}"
 
 
-def table(folder: Path, drifts: list[str]) -> str:
-    lines = ["| drift | arm | seeds | gap, all days % | gap, first half % | gap, last half % | swaps | churn |"]
+def table(folder: Path, streams: list[str]) -> str:
+    lines = ["| stream | arm | seeds | gap, all days % | gap, first half % | gap, last half % | swaps | churn |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for drift in drifts:
+    for stream in streams:
         rows: dict[str, list[Record]] = defaultdict(list)
-        for summary in sorted(folder.glob(f"{drift}-*/summary.json")):
+        for summary in sorted(folder.glob(f"{stream}-*/summary.json")):
             history = read(summary.parent / "history.jsonl")
             for arm, gaps in gaps_of(history).items():
                 rows[arm].append(of_seed(arm, gaps, history))
         for arm, seeds in rows.items():
-            cells = [drift, arm, str(len(seeds))]
+            cells = [stream, arm, str(len(seeds))]
             cells += [interval([seed[key] for seed in seeds]) for key in ("all", "first", "last")]
             cells.append(f"{statistics.mean(seed['swaps'] for seed in seeds):.1f}")
             churn = [seed["churn"] for seed in seeds if seed["churn"] is not None]

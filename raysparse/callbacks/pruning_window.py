@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from raysparse.callbacks.children import (
     Parent,
     TablesOfChild,
@@ -11,12 +13,22 @@ from raysparse.callbacks.children import (
     take_out,
     training_of,
 )
+from raysparse.config import Config
 from raysparse.sparsity.build import PrunerConfig, build_pruner
 from raysparse.sparsity.layout import Masks, open_masks, within
 from raysparse.sparsity.pruner import Pruner, read_masks
-from raysparse.sparsity.schedule import masks_stand
 from raysparse.train.arm import Arm
 from raysparse.train.state import TrainState
+
+
+class RecoveryConfig(Config):
+    """The last part of a window, in which the masks stand and the weights settle."""
+
+    share: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """Share of the window's steps."""
+    learning_rate: float = Field(default=0.3, gt=0.0, le=1.0)
+    """The child's dense learning rate in it, as a share of the parent's: what a constant rate leaves of noise in the
+    weights goes. Afterwards it has the parent's again, since it has to follow the stream."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +40,14 @@ class Pruning:
     """Share of the dense head's multiply-adds that the child may take at its end."""
     seed: int
     total_steps: int
+    recovery: RecoveryConfig = RecoveryConfig()
     narrows: bool = True
     """Whether pruned groups are taken out; otherwise the head stays at full size, so that they can come back."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps in which groups are left out; in the others, the child recovers."""
+        return max(1, round((1.0 - self.recovery.share) * self.total_steps))
 
 
 class PruningWindow:
@@ -49,6 +67,7 @@ class PruningWindow:
         self._pruner: Pruner | None = None
         if not self.recovers:
             self._begin()
+        self._set_rate()
 
     @classmethod
     def begin(
@@ -78,19 +97,19 @@ class PruningWindow:
     ) -> "PruningWindow":
         """Build the window of a checkpoint; the child's tensors, the pruner's among them, are read afterwards."""
         own = kept if pruning.narrows else open_masks(parent.layout)
-        masked = not (pruning.narrows and masks_stand(steps / pruning.total_steps))
+        masked = not (pruning.narrows and steps >= pruning.num_steps)
         arm = blank_child(state, parent, name, own, tables, masked=masked)
         return cls(state, parent, arm, pruning, kept, steps)
 
     @property
-    def progress(self) -> float:
-        """How far the window is, from 0 to 1."""
-        return self.steps / self._pruning.total_steps
-
-    @property
     def recovers(self) -> bool:
         """Whether the masks stand, so that the weights alone change."""
-        return masks_stand(self.progress)
+        return self.steps >= self._pruning.num_steps
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether half of the recovery is over, so that the child is nearly what it will be."""
+        return 2 * self.steps >= self._pruning.num_steps + self._pruning.total_steps
 
     @property
     def is_over(self) -> bool:
@@ -100,8 +119,13 @@ class PruningWindow:
     def step(self) -> None:
         """Prune on after a training step; a child that loses groups for good becomes smaller at once."""
         self.steps += 1
-        if self._pruner is None or not self._pruner.step(child_of(self.arm).head, self.progress):
-            return
+        if self._pruner is not None and self._pruner.step(
+            child_of(self.arm).head, self.steps / self._pruning.num_steps
+        ):
+            self._leave_out()
+        self._set_rate()
+
+    def _leave_out(self) -> None:
         masks = read_masks(child_of(self.arm).head)
         self.kept = within(self.kept, masks) if self._pruning.narrows else masks
         if self.recovers:
@@ -112,11 +136,15 @@ class PruningWindow:
                 self._pruner.narrow(masks)
         child_of(self.arm).extras = {} if self._pruner is None else self._pruner.tensors()
 
+    def _set_rate(self) -> None:
+        settles = self.recovers and not self.is_over
+        child_of(self.arm).rate = self._pruning.recovery.learning_rate if settles else 1.0
+
     def _begin(self) -> None:
         pruning = self._pruning
         training = training_of(self._state, self.arm)
         self._pruner = build_pruner(
-            pruning.pruner, self._parent.layout, pruning.budget, pruning.total_steps, pruning.seed, training
+            pruning.pruner, self._parent.layout, pruning.budget, pruning.num_steps, pruning.seed, training
         )
         if any(not mask.all() for mask in self.kept.values()) and pruning.narrows:
             self._pruner.narrow(self.kept)

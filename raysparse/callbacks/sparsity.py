@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.distributed as dist
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from raysparse.callbacks.children import (
     Parent,
@@ -25,7 +26,7 @@ from raysparse.callbacks.children import (
     parse_masks,
     reset_weights,
 )
-from raysparse.callbacks.pruning_window import Pruning, PruningWindow
+from raysparse.callbacks.pruning_window import Pruning, PruningWindow, RecoveryConfig
 from raysparse.config import Config
 from raysparse.sparsity.build import PrunerConfig
 from raysparse.sparsity.greedy import GreedyConfig
@@ -60,6 +61,10 @@ class EvidenceConfig(Config):
     judged_days: int = Field(default=1, ge=1)
     """Latest days that are compared, together; several where a day has few rows or its rows are late, rainy or on sale
     together, which makes rows alone look surer than they are: the error is then that between days, if it is larger."""
+    at_once: float | None = -1.0
+    """A candidate is served right after its window where, in the window's last steps, its loss was below the served
+    child's by so many standard errors of the steps; below 0: unless it was above by as many. Otherwise, and where this
+    is null or `judged_days` above 1, it is compared on the days that follow."""
     max_age_days: int = Field(default=2, ge=1)
     """Days after which a candidate that was never better is dropped and another one forked; above `judged_days`."""
 
@@ -87,7 +92,9 @@ class SparsityConfig(Config):
     first_day: int = Field(default=15, ge=0)
     """Days that the parent has learned from before the first child is forked; let its NE become flat first."""
     window_days: int = Field(default=1, ge=1)
-    """Days over which a child is pruned; in the last third its mask stands and its weights recover."""
+    """Days over which a child is pruned and recovers."""
+    recovery: RecoveryConfig = RecoveryConfig()
+    """The last part of the window."""
     refresh: RefreshConfig = EvidenceConfig()
     """When the served child is renewed."""
     pruner: PrunerConfig = GreedyConfig()
@@ -125,6 +132,9 @@ class _Candidate:
     """Groups of the parent that it has."""
     window: PruningWindow | None = None
     """In which it is pruned; None once that is over."""
+    settled: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+    """Of its window's steps in which it had settled: their number, and the sums of the differences of mean loss to the
+    served child's and of their squares."""
     days: list[list[float]] = field(default_factory=list)
     """Of each day that it was compared on: rows, and the sums of the paired differences of loss and their squares."""
 
@@ -223,7 +233,7 @@ class Sparsity(Callback):
         total_steps = sum(state.stream.num_batches(day) for day in window)
         # What is exchanged in place can come back.
         narrows = not isinstance(config.refresh, RegrowthConfig)
-        return Pruning(config.pruner, config.budget, self._seed + forked, total_steps, narrows)
+        return Pruning(config.pruner, config.budget, self._seed + forked, total_steps, config.recovery, narrows)
 
     def _adopt(self, state: TrainState, candidate: _Candidate) -> None:
         """Make a candidate an arm of the run."""
@@ -243,9 +253,21 @@ class Sparsity(Callback):
             self._regrow(self._regrowth, self._served)
         candidate = self._candidate
         if candidate is not None and candidate.window is not None:
+            if candidate.window.has_settled:
+                self._compare_step(state, candidate)
             candidate.window.step()
             candidate.kept = candidate.window.kept
             self._teach(candidate)
+
+    def _compare_step(self, state: TrainState, candidate: _Candidate) -> None:
+        """Compare candidate and served child on the rows that both have just learned from, as they were before."""
+        if self._served is None or state.batch is None:
+            return
+        difference = state.step_losses[candidate.arm.name] - state.step_losses[self._served.name]
+        if dist.get_world_size() > 1:
+            dist.all_reduce(difference)
+        mean = difference.double().cpu() / state.batch.num_rows
+        candidate.settled += torch.stack([torch.ones_like(mean), mean, mean.square()])
 
     def _regrow(self, regrowth: Regrowth, served: Arm) -> None:
         child = child_of(served)
@@ -268,7 +290,8 @@ class Sparsity(Callback):
             reset_weights(child_of(candidate.arm).head, self._seed + candidate.forked)
             child_of(candidate.arm).trained_head.set_moments({})
         candidate.arm.facts = {"shadow": True, **facts_of(layout, candidate.kept)}
-        if self._served is None or not isinstance(self._config.refresh, EvidenceConfig):
+        refresh = self._config.refresh
+        if self._served is None or not isinstance(refresh, EvidenceConfig) or leads(candidate.settled, refresh):
             # The day is over, the position stands at the next one.
             self._serve(state, candidate, pruned_on=state.position.day_index - 1)
 
@@ -305,6 +328,7 @@ class Sparsity(Callback):
             else {
                 "kept": dump_masks(candidate.kept),
                 "forked": candidate.forked,
+                "settled": candidate.settled.tolist(),
                 "window_steps": None if candidate.window is None else candidate.window.steps,
                 "days": candidate.days,
             },
@@ -340,7 +364,18 @@ class Sparsity(Callback):
         window = PruningWindow.restored(
             state, parent, self._candidate_name, self._pruning(state, saved["forked"]), kept, steps, config.tables
         )
-        self._adopt(state, _Candidate(window.arm, saved["forked"], kept, window))
+        settled = torch.tensor(saved["settled"], dtype=torch.float64)
+        self._adopt(state, _Candidate(window.arm, saved["forked"], kept, window, settled))
+
+
+def leads(settled: Tensor, refresh: EvidenceConfig) -> bool:
+    """Whether a candidate was far enough ahead in its window's last steps."""
+    steps, total, squares = settled.tolist()
+    if refresh.at_once is None or refresh.judged_days > 1 or steps < 2:
+        return False
+    mean = total / steps
+    variance = max(squares - steps * mean**2, 0.0) / (steps - 1)
+    return mean < -refresh.at_once * (variance / steps) ** 0.5
 
 
 def _difference(days: list[list[float]]) -> tuple[float, float]:

@@ -47,6 +47,8 @@ class Child:
         self.extras: Mapping[str, Tensor] = {}
         """Further tensors that are saved with the child and restored in place."""
         self.trained_head = TrainedHead(head, dense, device)
+        self.rate = 1.0
+        """Its dense learning rate as a share of the parent's."""
         self._factor = 1.0
 
     @property
@@ -82,6 +84,7 @@ class Child:
         """Scale the learning rates of the head and of tables that learn."""
         if self.own is not None:
             self.own.model.set_learning_rate_factor(factor)
+        factor *= self.rate
         if factor != self._factor:
             self._factor = factor
             self.trained_head.set_learning_rate_factor(factor)

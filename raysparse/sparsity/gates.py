@@ -19,16 +19,16 @@ FIRST_GATE = 0.5
 class GatesConfig(Config):
     """Learns a gate for every group, with a price on multiply-adds that rises while the head takes too many.
 
-    All rates are those of a whole window, so that a window may have any number of steps.
+    All rates are those of the whole pruning, so that it may have any number of steps.
     """
 
     kind: Literal["gates"] = "gates"
-    gate_rate: float = Field(default=5.0, gt=0.0)
-    """How far a gate of average saliency moves in a window where nothing has a price; gates lie in [-1, 1]."""
-    price_rate: float = Field(default=50.0, gt=0.0)
-    """How far the price rises in a window in which the head takes one dense head more than it may."""
-    memory: float = Field(default=0.2, gt=0.0)
-    """How far back the saliency looks, as a share of the window."""
+    gate_rate: float = Field(default=3.3, gt=0.0)
+    """How far a gate of average saliency moves where nothing has a price; gates lie in [-1, 1]."""
+    price_rate: float = Field(default=33.0, gt=0.0)
+    """How far the price rises where the head takes one dense head more than it may all the time."""
+    memory: float = Field(default=0.3, gt=0.0)
+    """How far back the saliency looks, as a share of the pruning."""
 
 
 class GatesPruner:
@@ -36,11 +36,11 @@ class GatesPruner:
 
     The gradient of a mask stands for that of its gate (straight through); its size alone counts, so that a group
     matters whichever way it moves the loss. A closed group is still computed, so that its gate may open again until,
-    two thirds into the window, the masks are projected onto the budget.
+    at the end of the pruning, the masks are projected onto the budget.
     """
 
     def __init__(self, config: GatesConfig, layout: Layout, budget: float, num_steps: int, seed: int) -> None:
-        """Prune within a window of `num_steps` steps; nothing is drawn, so that `seed` changes nothing."""
+        """Prune within `num_steps` steps; nothing is drawn, so that `seed` changes nothing."""
         self.layout = layout
         self.macs = layout.budget_macs(budget)
         self._gate_rate = config.gate_rate / num_steps

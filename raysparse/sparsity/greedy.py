@@ -18,7 +18,7 @@ from raysparse.sparsity.projection import (
     widths_by_hand,
 )
 from raysparse.sparsity.pruner import read_masks, write_masks
-from raysparse.sparsity.schedule import RECOVERY, cubic_budget
+from raysparse.sparsity.schedule import cubic_budget
 
 
 class GreedyConfig(Config):
@@ -36,11 +36,11 @@ class GreedyConfig(Config):
     shares: dict[str, float] = {}
     """By hand: what a layer (or another place of groups) keeps relative to the others, 1 where it is not named."""
     rounds: int = Field(default=20, ge=1)
-    """Rounds of pruning in a window."""
+    """Rounds in which groups are left out."""
     compensate: bool = True
     """Whether the groups that stay take over, by least squares, what those left out told the next layer."""
-    memory: float = Field(default=0.25, gt=0.0)
-    """How far back the criterion looks, as a share of the window."""
+    memory: float = Field(default=0.4, gt=0.0)
+    """How far back the criterion looks, as a share of the steps in which the head is pruned."""
 
     @model_validator(mode="after")
     def _shares_belong_to_a_hand(self) -> "GreedyConfig":
@@ -63,7 +63,7 @@ class GreedyPruner:
         seed: int,
         training: Training | None = None,
     ) -> None:
-        """Prune within a window of `num_steps` steps; without `training`, nothing is compensated."""
+        """Prune within `num_steps` steps; without `training`, nothing is compensated."""
         self.layout = layout
         self.macs = layout.budget_macs(budget)
         self._config = config
@@ -83,11 +83,11 @@ class GreedyPruner:
     def step(self, head: nn.Module, progress: float) -> bool:
         """Add the step's gradients; leave groups out, which do not come back, where a round is due."""
         self._observe(mask_gradients(head))
-        due = min(self._config.rounds, int(progress / (1.0 - RECOVERY) * self._config.rounds + 1e-9))
+        due = min(self._config.rounds, int(progress * self._config.rounds + 1e-9))
         if due <= int(self._rounds_done):
             return False
         self._rounds_done.fill_(due)
-        share = cubic_budget(self.macs / self.layout.dense_macs, due / self._config.rounds * (1.0 - RECOVERY))
+        share = cubic_budget(self.macs / self.layout.dense_macs, due / self._config.rounds)
         macs = max(self.macs, int(share * self.layout.dense_macs))
         before = read_masks(head)
         masks = self._project(self.scores(head), before, macs)

@@ -20,7 +20,9 @@ class Pruner(Protocol):
     """What the head may take for one row when the pruner is done."""
 
     def step(self, head: nn.Module, progress: float) -> bool:
-        """Look at the masks' gradients after a training step, and set the masks; `progress` of the window, (0, 1].
+        """Look at the masks' gradients after a training step, and set the masks; `progress` of the pruning, (0, 1].
+
+        At 1 the budget is met, and the masks stand from then on.
 
         Returns whether groups were left out for good: then the head may be narrowed to the others.
         """

@@ -18,18 +18,18 @@ from raysparse.sparsity.schedule import cubic_budget, masks_stand
 class UmecConfig(Config):
     """Learns how many groups each layer loses, while the weakest ones shrink (UMEC, Shen et al., ICLR 2021).
 
-    All rates are those of a whole window, so that a window may have any number of steps.
+    All rates are those of the whole pruning, so that it may have any number of steps.
     """
 
     kind: Literal["umec"] = "umec"
-    removal_rate: float = Field(default=10.0, gt=0.0)
-    """Groups of a layer that are removed in a window at a gradient of 1, its largest, in units of an average layer."""
-    energy_price_rate: float = Field(default=5.0, gt=0.0)
-    """How far a layer's price rises in a window in which the groups to be removed hold all of its energy."""
-    cost_price_rate: float = Field(default=100.0, gt=0.0)
-    """How far the budget's price rises in a window in which the head takes one dense head more than it may."""
-    shrink_rate: float = Field(default=4.0, gt=0.0)
-    """How fast groups to be removed shrink: in a window at a price of y by a factor of exp(-2 * shrink_rate * y)."""
+    removal_rate: float = Field(default=6.7, gt=0.0)
+    """Groups of a layer that are removed at a gradient of 1, its largest, in units of an average layer."""
+    energy_price_rate: float = Field(default=3.3, gt=0.0)
+    """How far a layer's price rises where the groups to be removed hold all of its energy all the time."""
+    cost_price_rate: float = Field(default=67.0, gt=0.0)
+    """How far the budget's price rises where the head takes one dense head more than it may all the time."""
+    shrink_rate: float = Field(default=2.7, gt=0.0)
+    """How fast groups to be removed shrink: at a price of y by a factor of exp(-2 * shrink_rate * y)."""
 
 
 class UmecPruner:
@@ -41,11 +41,11 @@ class UmecPruner:
     weights, counted in shares of its place's, since a ReLU's scale may move from one layer to the next. The weights
     of the groups to be removed shrink by the proximal step. The budget falls as in the other pruners (UMEC has the
     last one from the start): at once, price and numbers overshoot, and groups that stay are shrunk. Nothing is
-    masked until, two thirds into the window, the masks are projected onto the budget.
+    masked until, at the end of the pruning, the masks are projected onto the budget.
     """
 
     def __init__(self, config: UmecConfig, layout: Layout, budget: float, num_steps: int, seed: int) -> None:
-        """Prune within a window of `num_steps` steps; nothing is drawn, so that `seed` changes nothing."""
+        """Prune within `num_steps` steps; nothing is drawn, so that `seed` changes nothing."""
         self.layout = layout
         self.macs = layout.budget_macs(budget)
         self._removal_rate = config.removal_rate / num_steps

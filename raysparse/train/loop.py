@@ -99,6 +99,7 @@ def _train_step(state: TrainState, watch: StepWatch, factor: float) -> None:
     torch.manual_seed(hash((state.seed, position.num_steps, state.stream.rank)) & 0x7FFFFFFF)
     trained = [arm for arm in state.arms if arm.trains and not arm.rests]
     losses = {arm.name: state.task.loss_sum(arm, batch, position.num_steps) for arm in trained}
+    state.step_losses = {name: loss.detach() for name, loss in losses.items()}
     state.save_agreed = watch.check()
     watch.send(losses, state.day.day, batch.index, save_requested=state.save_requested)
     position.num_steps += 1

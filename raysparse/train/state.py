@@ -49,6 +49,8 @@ class TrainState:
     """Set on rank 0 to have all ranks save; they agree on it a step later."""
     save_agreed: bool = False
     """Set on every rank after the same step."""
+    step_losses: dict[str, Tensor] = field(default_factory=dict)
+    """Sum of the losses of this rank's rows in the step that has just ended, per arm, before it was learned."""
     batch: Batch | None = None
     """Batch of the step that has just ended."""
     stopped: bool = False

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from raysparse.callbacks.sparsity import EvidenceConfig, leads
 from raysparse.config import Tree
 from raysparse.errors import ConfigError
 from raysparse.job import check_train_job
@@ -39,7 +41,8 @@ ALL = {
         sparse("copied", {"kind": "every", "days": 3}, tables="copied"),
         sparse("frozen_tables", {"kind": "never"}, tables="frozen"),
         sparse("every", {"kind": "every", "days": 2}, teacher=0.5),
-        sparse("evidence", {"kind": "evidence", "standard_errors": 0.0, "max_age_days": 2}),
+        sparse("evidence", {"kind": "evidence", "standard_errors": 0.0, "max_age_days": 2, "at_once": None}),
+        sparse("at_once", {"kind": "evidence", "max_age_days": 3, "at_once": 0.0}, window_days=2),
         sparse("gates", {"kind": "never"}, pruner={"kind": "gates"}, window_days=2),
         sparse("in_place", {"kind": "in_place", "every_steps": 3, "fraction": 0.2}),
         {"kind": "mask_age", "budget": 0.4, "first_day": 1, "every_days": 3, "num_ages": 1, "widths": WIDTHS},
@@ -101,6 +104,27 @@ def test_evidence_swaps_exactly_where_the_candidate_was_better(whole: Path):
     assert compared >= 2
 
 
+def test_a_candidate_that_leads_in_its_window_is_served_the_next_day(whole: Path):
+    served = lines_of(history(whole), "at_once")
+    at_once = [line for line in served.values() if line.get("swapped") and line["mask_age_days"] == 0]
+    later = [line for line in served.values() if line.get("swapped") and line["mask_age_days"] > 0]
+    assert at_once
+    assert all(line["mask_age_days"] == 1 for line in later)
+
+
+def test_a_lead_is_one_by_standard_errors_of_the_steps():
+    differences = torch.tensor([-0.3, -0.1, -0.3, 0.1], dtype=torch.float64)
+    settled = torch.stack([torch.tensor(4.0).double(), differences.sum(), differences.square().sum()])
+    error = differences.std() / 2  # of the mean of four: 0.096, the mean is 0.15 below
+    assert 0.15 / error == pytest.approx(1.567, abs=0.001)
+    for ahead, expected in ((0.0, True), (1.5, True), (1.6, False), (None, False)):
+        assert leads(settled, EvidenceConfig(at_once=ahead)) == expected
+    assert not leads(settled, EvidenceConfig(at_once=0.0, judged_days=2))
+    behind = settled * torch.tensor([1.0, -1.0, 1.0])
+    for ahead, expected in ((0.0, False), (-1.5, False), (-1.6, True)):
+        assert leads(behind, EvidenceConfig(at_once=ahead)) == expected
+
+
 def test_masks_of_an_age_recover_a_day_and_are_gone(whole: Path):
     records = history(whole)
     for name in ("age_00", "random"):
@@ -141,7 +165,12 @@ def test_a_budget_below_the_floors_is_refused_before_training_with_what_is_possi
     from raysparse.callbacks.budgets import check_budgets
     from raysparse.models import build_model
 
-    job = job_of("data", "run", model=MODEL, callbacks=[sparse("bad", {"kind": "never"}, widths={"least_groups": 30})])
+    job = job_of(
+        "data",
+        "run",
+        model=MODEL,
+        callbacks=[sparse("bad", {"kind": "never"}, widths={"least_groups": 30, "multiple_of": 1})],
+    )
     with pytest.raises(ConfigError, match=r"callbacks\.0\.budget: found 0\.4.*at least 0\.9\d+ is possible"):
         check_budgets(job.callbacks, build_model(job.model, PLAIN, 1), PLAIN)
 

@@ -45,18 +45,18 @@ def test_floors_hold_at_every_step():
 
 def test_a_gate_opens_again_when_its_group_begins_to_matter():
     head, layout = larger()
-    num_steps = 300
+    num_steps = 200
     pruner = GatesPruner(GatesConfig(memory=0.05), layout, 0.5, num_steps, seed=1)
     first_half = {place: (torch.arange(size) < size // 2).float() for place, size in layout.sizes.items()}
     second_half = {place: 1.0 - gradient for place, gradient in first_half.items()}
     seen: dict[int, Masks] = {}
-    for step in range(num_steps * 2 // 3):
+    for step in range(num_steps):
         set_gradients(head, first_half if step < 100 else second_half)
         pruner.step(head, (step + 1) / num_steps)
         seen[step] = read_masks(head)
     closed = {place: ~mask & (second_half[place] > 0) for place, mask in seen[99].items()}
     assert closed["top.0.2"].sum() > 10
-    opened = {place: mask & closed[place] for place, mask in seen[num_steps * 2 // 3 - 2].items()}
+    opened = {place: mask & closed[place] for place, mask in seen[num_steps - 2].items()}
     assert opened["top.0.2"].sum() > 10
     assert widths_of(opened) == widths_of(closed)
 

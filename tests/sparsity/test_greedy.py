@@ -14,6 +14,8 @@ from tests.sparsity.heads import LARGER, WITH_DENSE, assert_budget_is_used, back
 from tests.sparsity.windows import (
     NUM_STEPS,
     assert_a_restored_window_goes_on_the_same,
+    progress,
+    pruning_steps,
     run_window,
     same,
     set_gradients,
@@ -55,7 +57,7 @@ def test_rounds_follow_the_cubic_schedule_and_masks_stand_in_the_last_third():
     # Four rounds in the first 24 of 36 steps: after steps 6, 12, 18 and 24.
     assert changes == [5, 11, 17, 23]
     for step in changes:
-        allowed = cubic_budget(pruner.macs / layout.dense_macs, (step + 1) / NUM_STEPS)
+        allowed = cubic_budget(pruner.macs / layout.dense_macs, progress(step))
         assert layout.macs(widths_of(history[step])) / layout.dense_macs <= allowed + 1e-9
     for earlier, later in zip(history, history[1:], strict=False):
         assert all(not (later[place] & ~mask).any() for place, mask in earlier.items())
@@ -119,11 +121,11 @@ def test_a_head_without_its_pruned_groups_loses_the_same_ones_as_a_masked_one():
     masked, layout, _, history = run_window(config, budget)
     head, _ = larger()
     kept = open_masks(layout)
-    pruner = GreedyPruner(config, layout, budget, NUM_STEPS, seed=1)
+    pruner = GreedyPruner(config, layout, budget, pruning_steps(NUM_STEPS), seed=1)
     sizes: list[int] = []
     for step in range(NUM_STEPS):
         train(head, range(step, step + 1), lambda _: None)
-        if pruner.step(head, (step + 1) / NUM_STEPS):
+        if pruner.step(head, progress(step)):
             masks = read_masks(head)
             kept = within(kept, masks)
             head = compact(head, masks)

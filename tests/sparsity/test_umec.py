@@ -34,10 +34,10 @@ def test_prices_bring_the_widths_near_the_budget_by_themselves():
 def test_the_groups_to_be_removed_shrink_and_the_others_do_not():
     head, layout = larger()
     before = outgoing_energies(head)
-    pruner = UmecPruner(UmecConfig(), layout, 0.3, num_steps=90, seed=1)
+    pruner = UmecPruner(UmecConfig(), layout, 0.3, num_steps=60, seed=1)
     # Without training, so that nothing but the pruner moves the weights.
     for step in range(60):
-        pruner.step(head, (step + 1) / 90)
+        pruner.step(head, (step + 1) / 60)
     after = outgoing_energies(head)
     masks = read_masks(head)
     for place, mask in masks.items():

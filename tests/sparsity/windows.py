@@ -9,6 +9,16 @@ from raysparse.sparsity.pruner import Pruner, read_masks
 from tests.sparsity.heads import larger, train
 
 NUM_STEPS = 36
+"""Steps of a window, of which the first two thirds prune."""
+
+
+def pruning_steps(num_steps: int) -> int:
+    return max(1, num_steps * 2 // 3)
+
+
+def progress(step: int, num_steps: int = NUM_STEPS) -> float:
+    """Progress of the pruning after a step, from 0 on."""
+    return min(1.0, (step + 1) / pruning_steps(num_steps))
 
 
 def run_window(
@@ -16,11 +26,11 @@ def run_window(
 ) -> tuple[nn.Module, Layout, Pruner, list[Masks]]:
     """Train and prune through a window; the masks after each step."""
     head, layout = larger()
-    pruner = build_pruner(config, layout, budget, num_steps, seed=1)
+    pruner = build_pruner(config, layout, budget, pruning_steps(num_steps), seed=1)
     history: list[Masks] = []
 
     def after_step(step: int) -> None:
-        pruner.step(head, (step + 1) / num_steps)
+        pruner.step(head, progress(step, num_steps))
         history.append(read_masks(head))
 
     train(head, range(num_steps), after_step)
@@ -31,17 +41,17 @@ def assert_a_restored_window_goes_on_the_same(config: PrunerConfig, budget: floa
     """Stop after some steps, build everything anew, write the saved tensors into it, and go on."""
     head, _, pruner, _ = run_window(config, budget)
     first, layout = larger()
-    before = build_pruner(config, layout, budget, NUM_STEPS, seed=1)
-    train(first, range(stop), lambda step: before.step(first, (step + 1) / NUM_STEPS))
+    before = build_pruner(config, layout, budget, pruning_steps(NUM_STEPS), seed=1)
+    train(first, range(stop), lambda step: before.step(first, progress(step)))
 
     second, layout = larger(seed=4)
     second.load_state_dict(first.state_dict())
-    after = build_pruner(config, layout, budget, NUM_STEPS, seed=1)
+    after = build_pruner(config, layout, budget, pruning_steps(NUM_STEPS), seed=1)
     restored = after.tensors()
     assert set(restored) == set(before.tensors())
     for name, tensor in before.tensors().items():
         restored[name].copy_(tensor)
-    train(second, range(stop, NUM_STEPS), lambda step: after.step(second, (step + 1) / NUM_STEPS))
+    train(second, range(stop, NUM_STEPS), lambda step: after.step(second, progress(step)))
     for name, tensor in head.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], tensor, rtol=0, atol=0)
     for name, tensor in pruner.tensors().items():
