@@ -19,7 +19,7 @@ test: ## lint, format check, type check and all tests; stops at the first failur
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 clean: ## remove .venv and caches; data/ and runs/ stay
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis *.egg-info

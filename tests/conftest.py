@@ -13,6 +13,14 @@ settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (pytest -n), those that need Ray are all in one: Ray's processes are
+    looked for by their names, and its clusters would share the cores."""
+    for item in items:
+        if item.get_closest_marker("ray") is not None:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture
 def one_rank() -> Iterator[None]:
     """A process group of this process alone."""
