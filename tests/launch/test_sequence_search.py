@@ -105,7 +105,8 @@ def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, 
     assert "searching 2 networks by gradients, 60 steps each" in screen.phases
     found = json.loads((folder / "relaxed.json").read_text())
     assert [len(one["trace"]) for one in found] == [60, 60]
-    macs = [objectives["macs"] for _, objectives in scores(folder).values()]
+    # The journal has the scores in the order in which the trials came to an end.
+    macs = sorted(objectives["macs"] for _, objectives in scores(folder).values())
     assert all(0.95 * budget <= of_found <= budget for of_found, budget in zip(macs, budgets, strict=True))
     assert [row["macs"] for row in results["rows"]] == macs
     # A killed driver's networks are not searched again.
