@@ -136,20 +136,22 @@ def draw(folder: Path, drifts: list[str], output: Path) -> None:
         means = [{arm: statistics.mean(gaps.values()) for arm, gaps in seed.items()} for seed in seeds]
         halves = [{arm: _last_half(gaps) for arm, gaps in seed.items()} for seed in seeds]
         of_age = {int(arm[-2:]): arm for arm in means[0] if ".age_" in arm}
-        of_period = {int(arm.split("_")[1]): arm for arm in means[0] if arm.startswith("every_")}
+        renewed = [arm.split("_") for arm in means[0] if arm.startswith("every_")]
+        of_period = {int(days): f"every_{days}_10" for _, days, budget in renewed if budget == "10"}
         label, shift = f"{drift} drift" if drift != "none" else "no drift", place - (len(drifts) - 1) / 2
         ages.set_xticks(list(of_age))
         _points(ages, [(age + 0.15 * shift, [seed[arm] for seed in means]) for age, arm in of_age.items()], label)
         points = [(float(period), arm) for period, arm in sorted(of_period.items())]
         points += [(_ADAPTIVE, "adaptive_10"), (_NEVER, "static_10")]
-        _points(periods, [(x + 0.15 * shift, [seed[arm] for seed in halves]) for x, arm in points], label, joined=3)
+        spread = [(x + 0.15 * shift, [seed[arm] for seed in halves]) for x, arm in points]
+        _points(periods, spread, label, joined=len(of_period))
     ages.set(title="A mask's age, weights of the day", xlabel="age of the mask, days", ylabel="NE gap to dense, %")
     periods.set(
         title="A tenth of the multiply-adds, last half of the stream",
         xlabel="days between renewals",
         ylabel="NE gap to dense, %",
     )
-    periods.set_xticks([2, 5, 10, _ADAPTIVE, _NEVER], ["2", "5", "10", "adaptive", "never"])
+    periods.set_xticks([1, 2, 5, 10, _ADAPTIVE, _NEVER], ["1", "2", "5", "10", "adaptive", "never"])
     for axes in (ages, periods):
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
