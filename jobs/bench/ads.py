@@ -1,6 +1,7 @@
 """Experiments on adaptive dense-to-sparse pruning: every arm, on streams of several seeds, paired by day.
 
-python jobs/bench/ads.py run --folder FOLDER [--streams none slow sudden] [--seeds 1 2 3] [--parallel 2] [KEY=VALUE ...]
+python jobs/bench/ads.py run --folder FOLDER [--streams none slow sudden] [--seeds 1 2 3] [--parallel 2]
+  [--without ARM ...] [KEY=VALUE ...]
 python jobs/bench/ads.py table --folder FOLDER
 python jobs/bench/ads.py figure --folder FOLDER --output FILE.svg
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from scipy import stats
 
 HERE = Path(__file__).parent
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", default=DRIFTS, choices=list(STREAMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--without", nargs="+", default=[], metavar="ARM", help="arms to leave out, to save time")
     parser.add_argument("--output", type=Path, default=Path("ads.svg"))
     arguments = parser.parse_intermixed_args()
     if arguments.what == "run":
@@ -81,9 +84,16 @@ def train(arguments: argparse.Namespace, name: str, seed: int) -> None:
     command = [sys.executable, "-m", "raysparse", "train", str(stream.job), "--resume", f"run_folder={run}"]
     command += [f"data.path={data}", f"seed={seed}", *stream.overrides, *arguments.overrides]
     command += [f"data.prepare.seed={seed}"] if stream.is_drawn else []
+    command += [f"callbacks={json.dumps(arms_of(stream.job, arguments.without))}"] if arguments.without else []
     with run.with_suffix(".log").open("w") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log)
     print(f"{run.name} done", flush=True)
+
+
+def arms_of(job: Path, without: list[str]) -> list[Record]:
+    """Callbacks of a job but for those of some names."""
+    arms = yaml.safe_load(job.read_text())["callbacks"]
+    return [arm for arm in arms if arm.get("name", arm["kind"]) not in without]
 
 
 def gaps_of(history: list[Record]) -> dict[str, dict[str, float]]:
