@@ -2,24 +2,27 @@
 
 python jobs/bench/ads.py run --folder FOLDER [--streams none slow sudden] [--seeds 1 2 3] [--parallel 2]
   [--without ARM ...] [KEY=VALUE ...]
-python jobs/bench/ads.py table --folder FOLDER
-python jobs/bench/ads.py figure --folder FOLDER --output FILE.svg
+python jobs/bench/ads.py table --folder FOLDER --results FILE.csv
+python jobs/bench/ads.py figure --results FILE.csv --output FILE.svg
 
 The streams: drift streams without drift, with slow and with sudden drift, a year of flights, and MovieLens, whose raw
 files are given as data.prepare.input=PATH. A seed draws a drift stream anew; on the others it draws the weights and the
-order of the rows. `run` goes on where it was stopped. Gaps are relative to the dense arm of the same seed and day,
-averaged within a seed first; the intervals are Student's t over the seeds.
+order of the rows. `run` goes on where it was stopped. `table` adds a folder's runs to a file of results, which holds a
+line for each arm of each run, and prints what all of them say. Gaps are relative to the dense arm of the same seed and
+day, averaged within a seed first; the intervals are Student's t over the seeds.
 """
 
 import argparse
+import csv
 import json
 import math
 import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +60,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "table", "figure"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--streams", nargs="+", default=DRIFTS, choices=list(STREAMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--without", nargs="+", default=[], metavar="ARM", help="arms to leave out, to save time")
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--output", type=Path, default=Path("ads.svg"))
     arguments = parser.parse_intermixed_args()
     if arguments.what == "run":
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        runs = [(stream, seed) for seed in arguments.seeds for stream in arguments.streams]
-        with ThreadPoolExecutor(arguments.parallel) as pool:
-            list(pool.map(lambda run: train(arguments, *run), runs))
+        run(arguments)
+        return
+    results = read_results(arguments.results) if arguments.results and arguments.results.exists() else []
+    if arguments.folder:
+        results = merged(results, results_of(arguments.folder))
+        if arguments.results:
+            write_results(results, arguments.results)
     if arguments.what == "figure":
-        draw(arguments.folder, [stream for stream in arguments.streams if stream in DRIFTS], arguments.output)
+        draw(results, [stream for stream in arguments.streams if stream in DRIFTS], arguments.output)
     else:
-        print(table(arguments.folder, arguments.streams))
+        print(table(results, arguments.streams))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    runs = [(stream, seed) for seed in arguments.seeds for stream in arguments.streams]
+    with ThreadPoolExecutor(arguments.parallel) as pool:
+        list(pool.map(lambda one: train(arguments, *one), runs))
 
 
 def train(arguments: argparse.Namespace, name: str, seed: int) -> None:
@@ -106,6 +120,83 @@ def gaps_of(history: list[Record]) -> dict[str, dict[str, float]]:
     return gaps
 
 
+@dataclass(frozen=True)
+class Result:
+    """What an arm of a run came to."""
+
+    stream: str
+    seed: int
+    arm: str
+    all: float
+    """Mean NE gap to the dense arm in percent, over the days after the warm-up."""
+    first: float
+    """The same of the first half of those days."""
+    last: float
+    """And of the last half."""
+    swaps: int
+    churn: float | None
+    """Mean share of a mask that its renewals change."""
+
+
+def results_of(folder: Path) -> list[Result]:
+    """Results of the runs of a folder that have ended."""
+    found: list[Result] = []
+    for summary in sorted(folder.glob("*-*/summary.json")):
+        stream, seed = summary.parent.name.split("-")
+        history = [json.loads(line) for line in (summary.parent / "history.jsonl").read_text().splitlines()]
+        for arm, gaps in gaps_of(history).items():
+            values = [gaps[day] for day in sorted(gaps)]
+            half = max(len(values) // 2, 1)
+            mine = [line for line in history if line["arm"] == arm]
+            churn = [line["churn"] for line in mine if line.get("churn") is not None]
+            found.append(
+                Result(
+                    stream=stream,
+                    seed=int(seed),
+                    arm=arm,
+                    all=round(statistics.mean(values), 5),
+                    first=round(statistics.mean(values[:half]), 5),
+                    last=round(statistics.mean(values[len(values) // 2 :]), 5),
+                    swaps=sum(bool(line.get("swapped")) for line in mine),
+                    churn=round(statistics.mean(churn), 5) if churn else None,
+                )
+            )
+    return found
+
+
+def merged(results: list[Result], added: list[Result]) -> list[Result]:
+    """Results with those of other runs, which replace the same runs' earlier ones."""
+    again = {(result.stream, result.seed) for result in added}
+    kept = [result for result in results if (result.stream, result.seed) not in again]
+    return sorted([*kept, *added], key=lambda result: (list(STREAMS).index(result.stream), result.seed))
+
+
+def read_results(path: Path) -> list[Result]:
+    """Results of a file that `write_results` made."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Result(
+                stream=line["stream"],
+                seed=int(line["seed"]),
+                arm=line["arm"],
+                all=float(line["all"]),
+                first=float(line["first"]),
+                last=float(line["last"]),
+                swaps=int(line["swaps"]),
+                churn=float(line["churn"]) if line["churn"] else None,
+            )
+            for line in csv.DictReader(file)
+        ]
+
+
+def write_results(results: list[Result], path: Path) -> None:
+    """One line a result, under a line of names."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(result) for result in results)
+
+
 def half_width(values: list[float]) -> float:
     """Half the width of the 95 % interval of a mean."""
     return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
@@ -117,43 +208,45 @@ def interval(values: list[float]) -> str:
     return f"{mean:.2f}" if len(values) < 2 else f"{mean:.2f} ± {half_width(values):.2f}"
 
 
-def table(folder: Path, streams: list[str]) -> str:
+def arms_in(results: list[Result], stream: str) -> dict[str, list[Result]]:
+    """Per arm of a stream what its runs came to."""
+    arms: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        if result.stream == stream:
+            arms[result.arm].append(result)
+    return arms
+
+
+def table(results: list[Result], streams: Sequence[str]) -> str:
     lines = ["| stream | arm | seeds | gap, all days % | gap, first half % | gap, last half % | swaps | churn |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for stream in streams:
-        rows: dict[str, list[Record]] = defaultdict(list)
-        for summary in sorted(folder.glob(f"{stream}-*/summary.json")):
-            history = read(summary.parent / "history.jsonl")
-            for arm, gaps in gaps_of(history).items():
-                rows[arm].append(of_seed(arm, gaps, history))
-        for arm, seeds in rows.items():
+        for arm, seeds in arms_in(results, stream).items():
             cells = [stream, arm, str(len(seeds))]
-            cells += [interval([seed[key] for seed in seeds]) for key in ("all", "first", "last")]
-            cells.append(f"{statistics.mean(seed['swaps'] for seed in seeds):.1f}")
-            churn = [seed["churn"] for seed in seeds if seed["churn"] is not None]
+            cells += [interval([getattr(seed, key) for seed in seeds]) for key in ("all", "first", "last")]
+            cells.append(f"{statistics.mean(seed.swaps for seed in seeds):.1f}")
+            churn = [seed.churn for seed in seeds if seed.churn is not None]
             cells.append(f"{statistics.mean(churn):.3f}" if churn else "")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def draw(folder: Path, drifts: list[str], output: Path) -> None:
+def draw(results: list[Result], drifts: list[str], output: Path) -> None:
     """Draw what a mask loses with its age, and what an arm loses with the time between its renewals."""
     import matplotlib.pyplot as plt
 
     figure, (ages, periods) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for place, drift in enumerate(drifts):
-        seeds = [gaps_of(read(path)) for path in sorted(folder.glob(f"{drift}-*/history.jsonl"))]
-        means = [{arm: statistics.mean(gaps.values()) for arm, gaps in seed.items()} for seed in seeds]
-        halves = [{arm: _last_half(gaps) for arm, gaps in seed.items()} for seed in seeds]
-        of_age = {int(arm[-2:]): arm for arm in means[0] if ".age_" in arm}
-        renewed = [arm.split("_") for arm in means[0] if arm.startswith("every_")]
+        arms = arms_in(results, drift)
+        of_age = {int(arm[-2:]): arm for arm in arms if ".age_" in arm}
+        renewed = [arm.split("_") for arm in arms if arm.startswith("every_")]
         of_period = {int(days): f"every_{days}_10" for _, days, budget in renewed if budget == "10"}
         label, shift = f"{drift} drift" if drift != "none" else "no drift", place - (len(drifts) - 1) / 2
         ages.set_xticks(list(of_age))
-        _points(ages, [(age + 0.15 * shift, [seed[arm] for seed in means]) for age, arm in of_age.items()], label)
+        _points(ages, [(age + 0.15 * shift, [seed.all for seed in arms[arm]]) for age, arm in of_age.items()], label)
         points = [(float(period), arm) for period, arm in sorted(of_period.items())]
         points += [(_ADAPTIVE, "adaptive_10"), (_NEVER, "static_10")]
-        spread = [(x + 0.15 * shift, [seed[arm] for seed in halves]) for x, arm in points]
+        spread = [(x + 0.15 * shift, [seed.last for seed in arms[arm]]) for x, arm in points]
         _points(periods, spread, label, joined=len(of_period))
     ages.set(title="A mask's age, weights of the day", xlabel="age of the mask, days", ylabel="NE gap to dense, %")
     periods.set(
@@ -178,30 +271,6 @@ def _points(axes: Any, points: list[tuple[float, list[float]]], label: str, join
     y, error = [statistics.mean(seeds) for seeds in values], [half_width(seeds) for seeds in values]
     drawn = axes.errorbar(x, y, yerr=error, fmt="o", markersize=4, capsize=2, elinewidth=0.8, label=label)
     axes.plot(x[:joined], y[:joined], color=drawn[0].get_color(), linewidth=1.5)
-
-
-def _last_half(gaps: dict[str, float]) -> float:
-    values = [gaps[day] for day in sorted(gaps)]
-    return statistics.mean(values[len(values) // 2 :])
-
-
-def read(path: Path) -> list[Record]:
-    """Lines of a history."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def of_seed(arm: str, gaps: dict[str, float], history: list[Record]) -> Record:
-    values = [gaps[day] for day in sorted(gaps)]
-    half = len(values) // 2
-    mine = [line for line in history if line["arm"] == arm]
-    churn = [line["churn"] for line in mine if line.get("churn") is not None]
-    return {
-        "all": statistics.mean(values),
-        "first": statistics.mean(values[: max(half, 1)]),
-        "last": statistics.mean(values[half:]),
-        "swaps": sum(bool(line.get("swapped")) for line in mine),
-        "churn": statistics.mean(churn) if churn else None,
-    }
 
 
 if __name__ == "__main__":
