@@ -91,3 +91,13 @@ def groups_of(head: nn.Module) -> dict[str, Groups]:
 def links_of(head: nn.Module) -> dict[str, Link]:
     """The links of a head by the name of the place."""
     return head.links  # pyright: ignore[reportReturnType]
+
+
+@torch.no_grad()
+def scale_outgoing(head: nn.Module, place: str, factors: Tensor) -> None:
+    """Multiply the weights that read each group of a place by `factors` `[num_groups]`, in place."""
+    link, block = links_of(head)[place], groups_of(head)[place].block
+    consumer = head.get_submodule(link.consumer)
+    assert isinstance(consumer, nn.Linear)
+    columns = consumer.weight[:, link.first_column : link.first_column + block * len(factors)]
+    columns.mul_(factors.repeat_interleave(block).to(columns))

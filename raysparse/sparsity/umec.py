@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.models.groups import groups_of, links_of
+from raysparse.models.groups import scale_outgoing
 from raysparse.sparsity.criteria import Scores, outgoing_energies
 from raysparse.sparsity.layout import Layout, Masks, Widths, open_masks
 from raysparse.sparsity.projection import project_both_ways, project_within_places
@@ -95,18 +95,11 @@ class UmecPruner:
 
     def _shrink(self, head: nn.Module) -> None:
         """The proximal step of the squares: the weakest groups' outgoing weights over 1 + 2 * rate * price."""
-        links = links_of(head)
         for place, energy in outgoing_energies(head).items():
-            block = groups_of(head)[place].block
             weakest = energy.argsort(stable=True)[: self._num_removed(place)]
             factors = torch.ones(len(energy))
             factors[weakest] = 1.0 / (1.0 + 2.0 * self._shrink_rate * self._energy_price[place].item())
-            consumer = head.get_submodule(links[place].consumer)
-            assert isinstance(consumer, nn.Linear)
-            first = links[place].first_column
-            with torch.no_grad():
-                columns = consumer.weight[:, first : first + block * len(energy)]
-                columns.mul_(factors.repeat_interleave(block).to(columns))
+            scale_outgoing(head, place, factors)
 
     def _move_removed(self, shares: Scores) -> None:
         """Remove more where multiply-adds are dear, fewer where the next group to go holds much energy.

@@ -44,6 +44,7 @@ ALL = {
         sparse("evidence", {"kind": "evidence", "standard_errors": 0.0, "max_age_days": 2, "at_once": None}),
         sparse("at_once", {"kind": "evidence", "max_age_days": 3, "at_once": 0.0}, window_days=2),
         sparse("gates", {"kind": "never"}, pruner={"kind": "gates"}, window_days=2),
+        sparse("hard_concrete", {"kind": "never"}, pruner={"kind": "hard_concrete"}, window_days=2),
         sparse("in_place", {"kind": "in_place", "every_steps": 3, "fraction": 0.2}),
         {"kind": "mask_age", "budget": 0.4, "first_day": 1, "every_days": 3, "num_ages": 1, "widths": WIDTHS},
     ],
@@ -71,7 +72,8 @@ def lines_of(records: list[dict[str, Any]], arm: str) -> dict[str, dict[str, Any
 def test_a_child_is_served_the_day_after_its_window_and_costs_its_budget(whole: Path):
     records = history(whole)
     dense = lines_of(records, TRAINED)["000"]["macs"]
-    for arm, first in (("static", "002"), ("every", "002"), ("evidence", "002"), ("gates", "003"), ("in_place", "002")):
+    first_days = {"static": "002", "every": "002", "evidence": "002", "in_place": "002", "gates": "003"}
+    for arm, first in {**first_days, "hard_concrete": "003"}.items():
         lines = lines_of(records, arm)
         assert min(lines) == first
         assert all(0.35 * dense < line["macs"] <= 0.4 * dense for line in lines.values()), arm

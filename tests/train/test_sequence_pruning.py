@@ -27,7 +27,16 @@ CHANGES: dict[str, Any] = {
             "refresh": {"kind": "evidence", "standard_errors": 0.0},
             "pruner": {"kind": "greedy", "rounds": 4},
             "widths": {"least_groups": 1},
-        }
+        },
+        {
+            "kind": "sparsity",
+            "name": "drawn_gates",
+            "budget": 0.4,
+            "first_day": 1,
+            "refresh": {"kind": "never"},
+            "pruner": {"kind": "hard_concrete"},
+            "widths": {"least_groups": 1},
+        },
     ],
 }
 
@@ -53,14 +62,17 @@ def test_a_small_encoder_follows_the_dense_one(whole: Path):
     records = history(whole)
     dense = [record for record in records if record["arm"] == DENSE]
     small = [record for record in records if record["arm"] == "small"]
+    gated = [record for record in records if record["arm"] == "drawn_gates"]
     assert [record["day"] for record in small] == [record["day"] for record in dense[2:]]
-    for record in small:
+    assert [record["day"] for record in gated] == [record["day"] for record in dense[2:]]
+    for record in (*small, *gated):
         assert record["macs"] <= 0.4 * dense[0]["macs"]
         assert record["widths"].keys() == {"blocks.0.attention.heads", "blocks.0.feed_forward.neurons"}
         assert record["groups"] == {"blocks.0.attention.heads": 4, "blocks.0.feed_forward.neurons": 32}
     assert any(record.get("swapped") for record in small)
     # It has learned what follows what.
     assert small[-1]["ndcg@10"] > dense[0]["ndcg@10"] + 0.3
+    assert gated[-1]["ndcg@10"] > dense[0]["ndcg@10"] + 0.3
 
 
 def test_one_worker_prunes_as_two_do(data: str, whole: Path, tmp_path: Path, one_rank: None):
