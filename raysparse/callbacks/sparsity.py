@@ -61,10 +61,11 @@ class EvidenceConfig(Config):
     judged_days: int = Field(default=1, ge=1)
     """Latest days that are compared, together; several where a day has few rows or its rows are late, rainy or on sale
     together, which makes rows alone look surer than they are: the error is then that between days, if it is larger."""
-    at_once: float | None = -1.0
+    at_once: float | None = -2.0
     """A candidate is served right after its window where, in the window's last steps, its loss was below the served
     child's by so many standard errors of the steps; below 0: unless it was above by as many. Otherwise, and where this
-    is null or `judged_days` above 1, it is compared on the days that follow."""
+    is null or `judged_days` above 1, it is compared on the days that follow. Of equal children one in forty is refused
+    at -2, one in six at -1."""
     max_age_days: int = Field(default=2, ge=1)
     """Days after which a candidate that was never better is dropped and another one forked; above `judged_days`."""
 
