@@ -47,5 +47,5 @@ class DLRM(nn.Module):
         if self.bottom is None:
             return self.top(self.pairs(self.interaction(pooled))).squeeze(1)
         bottom = self.bottom(dense)
-        products = self.pairs(self.interaction(torch.cat([bottom.unsqueeze(1), pooled], dim=1)))
+        products = self.pairs(self.interaction(bottom.unsqueeze(1), pooled))
         return self.top(torch.cat([bottom, products], dim=1)).squeeze(1)

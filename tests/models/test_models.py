@@ -25,6 +25,11 @@ def test_pairwise_dots_are_the_lower_triangle_and_have_the_right_gradient():
     expected = torch.einsum("bid,bjd->bij", vectors, vectors)[:, rows, columns]
     torch.testing.assert_close(dots(vectors), expected)
     assert torch.autograd.gradcheck(dots, (vectors,))
+    parts = tuple(part.detach().requires_grad_() for part in vectors.split([1, 3, 1], dim=1))
+    torch.testing.assert_close(dots(*parts), expected)
+    assert torch.autograd.gradcheck(dots, parts)
+    parts[1].requires_grad_(False)
+    assert torch.autograd.gradcheck(dots, parts)
 
 
 def test_deepfm_adds_all_pairs_once():
