@@ -132,7 +132,7 @@ def training_of(state: TrainState, arm: Arm) -> Training:
         if dist.get_world_size() > 1:
             dist.all_reduce(tensor)
 
-    return Training(lambda: child_of(arm).head, weights, add_up)
+    return Training(lambda: child_of(arm).head, weights, add_up, state.stream.batch_size)
 
 
 def reset_weights(head: nn.Module, seed: int) -> None:

@@ -57,6 +57,11 @@ class DayStream:
         self._config = config
         self._kept: dict[tuple[str, int, int], _Columns] = {}
 
+    @property
+    def batch_size(self) -> int:
+        """Rows of a step, over all ranks."""
+        return self._config.batch_size
+
     def num_batches(self, day: Day) -> int:
         """Batches of a day, the same on every rank."""
         return sum(window.num_batches for window in self._windows(day, self._config.batch_size))

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.sparsity.compensation import ColumnStatistics, Training, compensate, observe
+from raysparse.sparsity.compensation import ColumnStatistics, Training, compensate, observe, steps_between
 from raysparse.sparsity.criteria import Scores, magnitude, mask_gradients, mix
 from raysparse.sparsity.layout import Layout, Masks
 from raysparse.sparsity.projection import (
@@ -71,10 +71,16 @@ class GreedyPruner:
         self._saliency: Scores = {place: torch.zeros(size) for place, size in layout.sizes.items()}
         self._rounds_done = torch.zeros(1)
         self._training = training if config.compensate else None
-        places = layout.sizes if self._training is not None else ()
-        self._columns = {place: ColumnStatistics(layout.num_columns(place), self._decay) for place in places}
+        self._steps_done = torch.zeros(1)
+        self._columns: dict[str, ColumnStatistics] = {}
+        self._steps_between = 1
         if self._training is not None:
-            observe(self._training, self._columns)
+            widths = {place: layout.num_columns(place) for place in layout.sizes}
+            remembered = max(1.0, config.memory * num_steps) * self._training.rows
+            self._steps_between = steps_between(remembered, max(widths.values()))
+            decay = self._decay**self._steps_between
+            self._columns = {place: ColumnStatistics(width, decay) for place, width in widths.items()}
+            observe(self._training, self._columns, self._shows_columns)
         self._random = {
             place: torch.rand(size, generator=torch.Generator().manual_seed(seed + index))
             for index, (place, size) in enumerate(layout.sizes.items())
@@ -83,6 +89,7 @@ class GreedyPruner:
     def step(self, head: nn.Module, progress: float) -> bool:
         """Add the step's gradients; leave groups out, which do not come back, where a round is due."""
         self._observe(mask_gradients(head))
+        self._steps_done.add_(1.0)
         due = min(self._config.rounds, int(progress * self._config.rounds + 1e-9))
         if due <= int(self._rounds_done):
             return False
@@ -106,7 +113,7 @@ class GreedyPruner:
             block = self.layout.num_columns(place) // self.layout.sizes[place]
             noted.narrow(masks[place].repeat_interleave(block))
         if self._training is not None:
-            observe(self._training, self._columns)
+            observe(self._training, self._columns, self._shows_columns)
 
     def scores(self, head: nn.Module) -> Scores:
         """What each group matters now."""
@@ -122,7 +129,11 @@ class GreedyPruner:
         """Criterion and rounds."""
         saliency = {f"saliency/{place}": score for place, score in self._saliency.items()}
         columns = {f"columns/{place}": noted.moments for place, noted in self._columns.items()}
-        return {**saliency, **columns, "rounds_done": self._rounds_done}
+        return {**saliency, **columns, "rounds_done": self._rounds_done, "steps_done": self._steps_done}
+
+    def _shows_columns(self) -> bool:
+        """Whether the step that comes is one of those whose columns are looked at; the first one is."""
+        return int(self._steps_done) % self._steps_between == 0
 
     def _observe(self, gradients: Scores) -> None:
         for place, gradient in gradients.items():

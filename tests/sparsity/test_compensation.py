@@ -14,7 +14,7 @@ from raysparse.sparsity.pruner import write_masks
 
 
 def alone(weights: Tensor) -> Training:
-    return Training(torch.nn.Identity, lambda _: weights, lambda tensor: None)
+    return Training(torch.nn.Identity, lambda _: weights, lambda tensor: None, rows=500)
 
 
 def test_moments_are_those_of_the_rows_that_are_no_padding():
@@ -44,7 +44,7 @@ def test_a_group_that_another_one_repeats_is_taken_over_whole():
     before = open_masks(layout)
     write_masks(head, before)
     statistics = {place: ColumnStatistics(layout.num_columns(place), 0.0) for place in layout.sizes}
-    observe(Training(lambda: head, lambda _: torch.ones(500), lambda tensor: None), statistics)
+    observe(Training(lambda: head, lambda _: torch.ones(500), lambda tensor: None, rows=500), statistics)
     head(torch.zeros(500, 0), pooled)
     after = open_masks(layout)
     after["top.0.2"][1] = False
@@ -66,10 +66,10 @@ def test_what_a_layer_is_told_is_nearer_to_what_it_was_told(seed: int):
     before = open_masks(layout)
     write_masks(head, before)
     statistics = {place: ColumnStatistics(layout.num_columns(place), 0.0) for place in layout.sizes}
-    observe(Training(lambda: head, lambda _: torch.ones(800), lambda tensor: None), statistics)
+    observe(Training(lambda: head, lambda _: torch.ones(800), lambda tensor: None, rows=500), statistics)
     dense, pooled = torch.randn(800, 2), torch.randn(800, 3, 4)
     expected = head(dense, pooled).detach()
-    observe(Training(lambda: head, lambda _: torch.ones(800), lambda tensor: None), {})
+    observe(Training(lambda: head, lambda _: torch.ones(800), lambda tensor: None, rows=500), {})
     # One place, read by the logit alone: there, least squares on these very rows cannot lose.
     after: Masks = {**open_masks(layout), "deep.5": torch.arange(8) % 3 > 0}
     without = copy.deepcopy(head)

@@ -2,10 +2,12 @@ from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor
 
 from raysparse.errors import ConfigError
 from raysparse.sparsity.build import build_pruner
 from raysparse.sparsity.compaction import compact
+from raysparse.sparsity.compensation import Training
 from raysparse.sparsity.greedy import GreedyConfig, GreedyPruner
 from raysparse.sparsity.layout import open_masks, widths_of, within
 from raysparse.sparsity.pruner import mask_open, read_masks
@@ -35,6 +37,24 @@ def test_the_budget_is_met_within_one_group(criterion: Criterion, budget: float)
     # Groups of earlier rounds do not come back: of the last round's places none fits.
     assert 0 <= room < max(layout.macs_per_group(widths).values())
     assert all(widths[place] >= floor for place, floor in layout.floors.items())
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(16, 24), (400, 24), (1600, 8)])
+def test_columns_are_looked_at_as_often_as_their_number_needs(rows: int, shown: int):
+    head, layout = larger()
+    assert max(layout.num_columns(place) for place in layout.sizes) == 40
+    added: list[int] = []
+
+    def weights(columns: Tensor) -> Tensor:
+        added.append(columns.shape[1])
+        return columns.new_ones(len(columns))
+
+    training = Training(lambda: head, weights, lambda tensor: None, rows)
+    pruner = build_pruner(GreedyConfig(rounds=4, memory=0.0625), layout, 0.5, 24, seed=1, training=training)
+    train(head, range(24), lambda step: pruner.step(head, (step + 1) / 24))
+    # 24 steps remember 1.5 of them: 2,400 rows, three times the 800 that 40 columns need.
+    assert added.count(40) == shown
+    assert len(added) == shown * len(layout.sizes)
 
 
 def test_one_round_uses_the_budget_up():
