@@ -1,33 +1,14 @@
-import pytest
 import torch
 
-from raysparse.errors import ConfigError
-from raysparse.sparsity.build import build_pruner
 from raysparse.sparsity.gates import GatesConfig, GatesPruner
 from raysparse.sparsity.layout import Masks, widths_of
 from raysparse.sparsity.pruner import read_masks
 from tests.sparsity.heads import assert_budget_is_used, larger
 from tests.sparsity.windows import (
-    NUM_STEPS,
-    assert_a_restored_window_goes_on_the_same,
     run_window,
     same,
     set_gradients,
 )
-
-
-@pytest.mark.parametrize("budget", [0.6, 0.3, 0.15])
-@pytest.mark.parametrize("num_steps", [1, 7, NUM_STEPS])
-def test_the_budget_is_met_within_one_group(budget: float, num_steps: int):
-    _, layout, pruner, history = run_window(GatesConfig(), budget, num_steps)
-    assert_budget_is_used(layout, history[-1], pruner.macs)
-
-
-def test_the_price_brings_the_gates_near_the_budget_by_themselves():
-    _, _, pruner, history = run_window(GatesConfig(), 0.3, num_steps=150)
-    assert isinstance(pruner, GatesPruner)
-    assert pruner.raw_share == pytest.approx(0.3, abs=0.1)
-    assert pruner.tensors()["price"].item() > 0
 
 
 def test_masks_stand_in_the_last_third():
@@ -82,14 +63,3 @@ def test_no_gradient_at_all_still_meets_the_budget():
     for step in range(10):
         pruner.step(head, (step + 1) / 10)
     assert_budget_is_used(layout, read_masks(head), pruner.macs)
-
-
-@pytest.mark.parametrize("stop", [1, 14, 23, 30])
-def test_a_restored_window_goes_on_the_same(stop: int):
-    assert_a_restored_window_goes_on_the_same(GatesConfig(), 0.4, stop)
-
-
-def test_an_impossible_budget_is_refused():
-    _, layout = larger(least_groups=10)
-    with pytest.raises(ConfigError, match="budget: found 0.01"):
-        build_pruner(GatesConfig(), layout, 0.01, 10, seed=1)

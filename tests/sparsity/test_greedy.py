@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from raysparse.errors import ConfigError
 from raysparse.sparsity.build import build_pruner
 from raysparse.sparsity.compaction import compact
 from raysparse.sparsity.compensation import Training
@@ -15,7 +14,6 @@ from raysparse.sparsity.schedule import cubic_budget
 from tests.sparsity.heads import LARGER, WITH_DENSE, assert_budget_is_used, backward, batch_of, larger, train
 from tests.sparsity.windows import (
     NUM_STEPS,
-    assert_a_restored_window_goes_on_the_same,
     progress,
     pruning_steps,
     run_window,
@@ -122,18 +120,6 @@ def test_random_scores_come_from_the_seed():
         masks.append(read_masks(head))
     assert same(masks[0], masks[1])
     assert not same(masks[0], masks[2])
-
-
-@pytest.mark.parametrize("criterion", ["taylor", "movement"])
-@pytest.mark.parametrize("stop", [3, 14, 30])
-def test_a_restored_window_goes_on_the_same(criterion: Criterion, stop: int):
-    assert_a_restored_window_goes_on_the_same(GreedyConfig(criterion=criterion, rounds=5), 0.4, stop)
-
-
-def test_an_impossible_budget_is_refused():
-    _, layout = larger(least_groups=10)
-    with pytest.raises(ConfigError, match=r"budget: found 0.01, which is \d+ of the dense head's [\d,]+ multiply-adds"):
-        build_pruner(GreedyConfig(), layout, 0.01, 10, seed=1)
 
 
 def test_a_head_without_its_pruned_groups_loses_the_same_ones_as_a_masked_one():

@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from raysparse.errors import ConfigError
 from raysparse.models.groups import groups_of, links_of
-from raysparse.sparsity.build import build_pruner
 from raysparse.sparsity.criteria import Scores
 from raysparse.sparsity.hard_concrete import (
     FIRST_LOGIT,
@@ -15,28 +13,11 @@ from raysparse.sparsity.hard_concrete import (
     open_chance,
 )
 from raysparse.sparsity.pruner import read_masks
-from tests.sparsity.heads import assert_budget_is_used, larger
+from tests.sparsity.heads import larger
 from tests.sparsity.windows import (
-    NUM_STEPS,
-    assert_a_restored_window_goes_on_the_same,
-    run_window,
     same,
     set_gradients,
 )
-
-
-@pytest.mark.parametrize("budget", [0.6, 0.3, 0.15])
-@pytest.mark.parametrize("num_steps", [1, 7, NUM_STEPS])
-def test_the_budget_is_met_within_one_group(budget: float, num_steps: int):
-    _, layout, pruner, history = run_window(HardConcreteConfig(), budget, num_steps)
-    assert_budget_is_used(layout, history[-1], pruner.macs)
-
-
-def test_the_price_brings_the_expected_cost_near_the_budget_by_itself():
-    _, _, pruner, _ = run_window(HardConcreteConfig(), 0.3, num_steps=300)
-    assert isinstance(pruner, HardConcretePruner)
-    assert pruner.raw_share == pytest.approx(0.3, abs=0.1)
-    assert pruner.tensors()["price"].item() > 0
 
 
 def gates_of(num_draws: int, gradient: float) -> tuple[list[Scores], HardConcretePruner]:
@@ -124,14 +105,3 @@ def test_at_the_end_gates_are_0_or_1_and_their_means_are_in_the_weights():
     stood = {name: tensor.clone() for name, tensor in head.state_dict().items()}
     assert not pruner.step(head, 1.0)
     assert all(torch.equal(tensor, stood[name]) for name, tensor in head.state_dict().items())
-
-
-@pytest.mark.parametrize("stop", [1, 14, 23, 30])
-def test_a_restored_window_goes_on_the_same(stop: int):
-    assert_a_restored_window_goes_on_the_same(HardConcreteConfig(), 0.4, stop)
-
-
-def test_an_impossible_budget_is_refused():
-    _, layout = larger(least_groups=10)
-    with pytest.raises(ConfigError, match="budget: found 0.01"):
-        build_pruner(HardConcreteConfig(), layout, 0.01, 10, seed=1)
