@@ -61,7 +61,7 @@ def main() -> None:
     scores: list[tuple[float, float]] = []
     for number in range(-1, arguments.choices):
         choice = space.sample(Random(f"supernet_speed/{number}"))
-        supernet.choice = choice
+        supernet.choices = (choice,)
         batch, labels = rows_of(arguments.batch), torch.randint(0, 2, (arguments.batch,)).float()
         many, ids = rows_of(arguments.rows), ids_of(arguments.rows)
         pair = (

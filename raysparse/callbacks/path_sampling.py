@@ -1,4 +1,4 @@
-"""Draws the network of a supernet that each step trains."""
+"""Draws the networks of a supernet that each step trains."""
 
 from random import Random
 from typing import Literal, cast
@@ -17,9 +17,12 @@ from raysparse.train.state import TrainState
 
 
 class PathSamplingConfig(Config):
-    """One network per step, drawn from the seed and the number of the step, the same on all ranks."""
+    """Networks of a step, drawn from the seed and the number of the step, the same on all ranks."""
 
     kind: Literal["path_sampling"] = "path_sampling"
+    paths_per_step: int = Field(default=1, ge=1)
+    """Networks that each step trains, on the same rows, which are looked up once: on a short stream more networks learn
+    from each row. They count by the mean of their losses."""
     warm_up_steps: int = Field(default=0, ge=0)
     """Steps in which the share of full paths falls from 1 to 0 (arXiv 2207.07187, section 4.1)."""
     connections: Literal["any", "single"] = "any"
@@ -27,7 +30,7 @@ class PathSamplingConfig(Config):
 
 
 class PathSampling(Callback):
-    """Sets the supernet's choice before each step; a day is predicted with the widest path. Every rank."""
+    """Sets the supernet's choices before each step; a day is predicted with the widest path. Every rank."""
 
     def __init__(self, config: PathSamplingConfig, space: CTRSpaceConfig, schema: Schema, seed: int) -> None:
         self._config = config
@@ -39,33 +42,34 @@ class PathSampling(Callback):
 
     def fit_start(self, state: TrainState) -> None:
         """Keep the widest path; where the run goes on within a day, draw the next step's."""
-        self._widest = _supernet(state).choice
+        (self._widest,) = _supernet(state).choices
         if state.records:
             self._draw(state)
 
     def day_start(self, state: TrainState) -> None:
         """Predict with the widest path."""
         assert self._widest is not None
-        _supernet(state).choice = self._widest
+        _supernet(state).choices = (self._widest,)
 
     def scored(self, state: TrainState) -> None:
-        """Draw the first step's network."""
+        """Draw the first step's networks."""
         self._draw(state)
 
     def step_end(self, state: TrainState) -> None:
-        """Draw the next step's network."""
+        """Draw the next step's networks."""
         self._draw(state)
 
     def fit_end(self, state: TrainState) -> None:
         """Leave the widest path, which is what the run's history tells of."""
         assert self._widest is not None
-        _supernet(state).choice = self._widest
+        _supernet(state).choices = (self._widest,)
 
     def _draw(self, state: TrainState) -> None:
         step = state.position.num_steps
         share = max(0.0, 1.0 - step / self._config.warm_up_steps) if self._config.warm_up_steps else 0.0
         random = Random(f"{self._seed}/path/{step}")
-        _supernet(state).choice = self._space.sample_warm_up(random, share)
+        drawn = (self._space.sample_warm_up(random, share) for _ in range(self._config.paths_per_step))
+        _supernet(state).choices = tuple(drawn)
 
 
 def _supernet(state: TrainState) -> NASRecSupernet:

@@ -8,9 +8,10 @@ from raysparse.data.item_counts import read_item_counts
 from raysparse.data.stream import DayStream
 from raysparse.job import TrainJob
 from raysparse.models import SequenceModelConfig
+from raysparse.models.nasrec.supernet import NASRecSupernetConfig
 from raysparse.models.sasrec.config import SampledSoftmaxConfig
 from raysparse.models.sasrec.supernet import SASRecSupernetConfig
-from raysparse.train.click import ClickTask
+from raysparse.train.click import ClickTask, PathsTask
 from raysparse.train.item_draws import ItemDraws
 from raysparse.train.next_item import ElasticTask, NextItemTask
 from raysparse.train.ranking import RankingConfig
@@ -26,7 +27,7 @@ def stream_of(job: TrainJob, dataset: Dataset, rank: int = 0, world_size: int = 
 def task_of(job: TrainJob, dataset: Dataset, device: torch.device) -> Task:
     """Return what the job's models learn; DataError where items are drawn by counts that the data set has not."""
     if not isinstance(job.model, SequenceModelConfig):
-        return ClickTask(device)
+        return PathsTask(device) if isinstance(job.model, NASRecSupernetConfig) else ClickTask(device)
     draws = item_draws(job.model, job.ranking, dataset, job.seed)
     if isinstance(job.model, SASRecSupernetConfig):
         return ElasticTask(job.model, job.ranking, draws)

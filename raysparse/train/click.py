@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from raysparse.data.batch import Batch
+from raysparse.models.nasrec.supernet import NASRecSupernet
 from raysparse.sharding.child import ChildModel
 from raysparse.sharding.model import ShardedModel
 from raysparse.train.arm import Arm
@@ -34,6 +35,26 @@ class ClickTask:
     def metrics(self) -> "ClickMetrics":
         """Return metrics without predictions."""
         return ClickMetrics(self._device)
+
+
+class PathsTask(ClickTask):
+    """The losses of all networks of a supernet that a step trains: their mean. Every rank."""
+
+    def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:  # noqa: ARG002  # nothing is drawn
+        """Predict this rank's rows with each network and return the mean of the sums of their losses.
+
+        The rows are looked up once for all of them; all ranks together.
+        """
+        model = cast(ShardedModel, arm.model)
+        supernet = cast(NASRecSupernet, model.head)
+        pooled = model.look_up(batch)
+        losses = [
+            binary_cross_entropy_with_logits(
+                supernet(batch.dense, pooled, choice), batch.labels, batch.weights, reduction="sum"
+            )
+            for choice in supernet.choices
+        ]
+        return torch.stack(losses).mean()
 
 
 class ClickMetrics:

@@ -48,9 +48,10 @@ class NotePaths(Callback):
     def fit_start(self, state: TrainState) -> None:
         head_of(state).register_forward_pre_hook(self._note)
 
-    def _note(self, head: nn.Module, _: Any) -> None:
+    def _note(self, head: nn.Module, inputs: Any) -> None:
         assert isinstance(head, NASRecSupernet)
-        text = head.choice.model_dump_json()
+        choice = inputs[2] if len(inputs) > 2 else head.choices[0]
+        text = choice.model_dump_json()
         if torch.is_grad_enabled():
             self.trained.append(text)
         else:

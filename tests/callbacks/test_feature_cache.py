@@ -104,7 +104,7 @@ def test_the_weights_are_the_runs_and_can_be_scored(data: str, tmp_path: Path, o
     assert shared.keys() == dict(network.named_parameters()).keys()
     assert all(torch.equal(shared[name], parameter) for name, parameter in network.named_parameters())
     # What the widest path scores on the cached day is what the next day of the run would have shown.
-    choice = head_of(state).choice
+    choice = head_of(state).choices[0]
     longer = run_job(job_of(data, str(tmp_path / "more"), **changes_of(data, tmp_path / "other", last_day="003")))
     score = Scorer(cache, CTRSpace(SPACE, PLAIN), ScoringConfig(tuning_steps=0), seed=1).score(choice)
     assert history(tmp_path / "more")[3]["day"] == "003"

@@ -48,7 +48,7 @@ def draw(steps: range, changes: dict[str, Any] | None = None, **config: Any) -> 
     for step in steps:
         state = SimpleNamespace(position=Position(num_steps=step), records=[{}], arm=lambda name: arm)
         sampling.step_end(cast(TrainState, state))
-        drawn.append(head.choice)
+        drawn += head.choices
     return drawn
 
 
@@ -114,12 +114,30 @@ def test_a_killed_run_goes_on_to_the_same_history_and_weights(
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+def test_several_paths_of_a_step_learn_by_the_mean_of_their_losses(data: str, tmp_path: Path, one_rank: None):
+    run_noted(data, str(tmp_path / "three"), supernet_changes(paths_per_step=3))
+    trained, _ = read_notes(tmp_path / "three")
+    assert len(trained) == 3 * 21
+    assert trained == draw(range(21), paths_per_step=3)
+
+    state = run_job(job_of(data, str(tmp_path / "three"), **supernet_changes(paths_per_step=3)))
+    batch = next(iter(state.stream.batches(state.days[0])))
+    head = head_of(state)
+    losses: list[float] = []
+    for choice in trained[:3]:
+        head.choices = (choice,)
+        losses.append(state.task.loss_sum(state.arms[0], batch, 0).item())
+    head.choices = tuple(trained[:3])
+    assert len(set(losses)) == 3
+    assert state.task.loss_sum(state.arms[0], batch, 0).item() == pytest.approx(sum(losses) / 3, rel=1e-6)
+
+
 def test_a_run_leaves_the_widest_path(data: str, tmp_path: Path, one_rank: None):
     job = job_of(data, str(tmp_path / "run"), **supernet_changes())
     state = run_job(job)
-    assert head_of(state).choice == widest_path(SPACE)
+    assert head_of(state).choices == (widest_path(SPACE),)
     # And once more, where there is nothing left to train.
-    assert head_of(run_job(job)).choice == widest_path(SPACE)
+    assert head_of(run_job(job)).choices == (widest_path(SPACE),)
 
 
 def test_the_warm_up_goes_from_full_paths_to_drawn_ones():

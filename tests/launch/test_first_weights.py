@@ -70,7 +70,7 @@ def test_a_network_takes_its_part_of_a_supernet_and_predicts_what_it_did_there(d
     schema = Dataset.open(data).schema
     narrow = 0
     for choice in choices(data, 12):
-        head_of(state).choice = choice
+        head_of(state).choices = (choice,)
         batch = first_batch(job_of(data, "x"))  # what is predicted for a batch is kept
         with torch.no_grad():
             expected = state.arms[0].model.forward(batch)

@@ -41,7 +41,7 @@ def build(dtype: torch.dtype = torch.float32, **optimizer: Any) -> TrainedHead:
 def set_choice(trained: TrainedHead, choice: NASRecConfig) -> NASRecSupernet:
     head = trained.module
     assert isinstance(head, NASRecSupernet)
-    head.choice = choice
+    head.choices = (choice,)
     return head
 
 

@@ -68,7 +68,7 @@ def test_steps_on_slices_are_torchs_steps_on_full_gradients(
         head = set_choice(trained, choice)
         before = weights_of(trained)
         slice_step(trained, number)
-        twin.choice = choice
+        twin.choices = (choice,)
         norms.append(step(twin, reference, number, clip_norm))
         parts = head.active_slices()
         for name, after in weights_of(trained).items():
@@ -127,7 +127,7 @@ def test_sums_of_squares_are_torchs(one_rank: None):
     for number, choice in enumerate(choices()):
         set_choice(trained, choice)
         slice_step(trained, number)
-        twin.choice = choice
+        twin.choices = (choice,)
         step(twin, reference, number, None)
     for name, parameter in twin.named_parameters():
         expected = reference.state[parameter]["sum"]

@@ -10,7 +10,7 @@ from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
 from raysparse.models.nasrec.menu import CTRSpaceConfig
 from raysparse.models.nasrec.network import NASRecNetwork
 from raysparse.models.nasrec.shape import SupernetShape, supernet_shape
-from raysparse.models.nasrec.usage import Slices, used_slices
+from raysparse.models.nasrec.usage import Slices, union, used_slices
 
 
 class NASRecSupernetConfig(Config):
@@ -27,24 +27,26 @@ class NASRecSupernetConfig(Config):
 
 
 class NASRecSupernet(nn.Module):
-    """Shared weights and the choice that uses them now: `[B, I]` and `[B, F, D]` to logits `[B]`.
+    """Shared weights and the choices that use them now: `[B, I]` and `[B, F, D]` to logits `[B]`.
 
-    The choice is set from outside, between steps, the same on all ranks; at first it is the widest path.
+    The choices are set from outside, between steps, the same on all ranks: those that a step trains, of which the first
+    one predicts; at first the widest path alone.
     """
 
     def __init__(self, config: NASRecSupernetConfig, num_dense: int, num_features: int) -> None:
         super().__init__()
         self.network = NASRecNetwork(supernet_shape(shape_of(config.space, num_dense, num_features)))
-        self.choice = widest_path(config.space)
+        self.choices: tuple[NASRecConfig, ...] = (widest_path(config.space),)
         self.links: dict[str, Link] = {}
 
-    def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
-        """Return the logits `[B]` of the choice."""
-        return self.network(dense, pooled, self.choice)
+    def forward(self, dense: Tensor, pooled: Tensor, choice: NASRecConfig | None = None) -> Tensor:
+        """Return the logits `[B]` of a choice; None: of the first one of those that are set."""
+        return self.network(dense, pooled, self.choices[0] if choice is None else choice)
 
     def active_slices(self) -> dict[str, Slices]:
-        """Return by name the part of each parameter that gets a gradient under the choice."""
-        return {f"network.{name}": part for name, part in used_slices(self.network, self.choice).items()}
+        """Return by name the part of each parameter that gets a gradient under the choices."""
+        used = union([used_slices(self.network, choice) for choice in self.choices])
+        return {f"network.{name}": part for name, part in used.items()}
 
 
 def shape_of(space: CTRSpaceConfig, num_dense: int, num_features: int) -> SupernetShape:

@@ -52,6 +52,16 @@ def used_slices(network: NASRecNetwork, choice: NASRecConfig) -> dict[str, Slice
     return {**slices, **_slices("logit", columns, 1), "logit.bias": ()}
 
 
+def union(parts: Sequence[dict[str, Slices]]) -> dict[str, Slices]:
+    """Return by name the smallest part that holds those of all; all of them are the first of each dimension."""
+    together: dict[str, Slices] = {}
+    for part in parts:
+        for name, slices in part.items():
+            pairs = zip(together.get(name, slices), slices, strict=True)
+            together[name] = tuple(slice(max(one.stop, other.stop)) for one, other in pairs)
+    return together
+
+
 def _slices(prefix: str, columns: Columns, num_outputs: int) -> dict[str, Slices]:
     return {f"{prefix}.weights.{name}": (slice(num_outputs), slice(width)) for name, width in columns}
 

@@ -1,5 +1,6 @@
 from random import Random
 
+import pytest
 import torch
 
 from raysparse.data.schema import DenseFeature, IdFeature, Schema
@@ -38,12 +39,12 @@ def test_the_widest_path_is_a_choice_of_the_space_that_uses_all_blocks_at_full_w
 def test_a_supernet_predicts_with_the_choice_that_is_set():
     head, space = supernet(), CTRSpace(SPACE, SCHEMA)
     dense, pooled = torch.randn(5, 3), torch.randn(5, 4, 8)
-    assert head.choice == widest_path(SPACE)
+    assert head.choices == (widest_path(SPACE),)
     for seed in range(5):
-        head.choice = space.sample(Random(seed))
-        torch.testing.assert_close(head(dense, pooled), head.network(dense, pooled, head.choice), rtol=0, atol=0)
+        head.choices = (space.sample(Random(seed)),)
+        torch.testing.assert_close(head(dense, pooled), head.network(dense, pooled, head.choices[0]), rtol=0, atol=0)
     first = head(dense, pooled)
-    head.choice = space.sample(Random(99))
+    head.choices = (space.sample(Random(99)),)
     assert not torch.equal(head(dense, pooled), first)
 
 
@@ -52,7 +53,7 @@ def test_its_shape_has_weights_for_every_choice_of_the_space():
     parameters = dict(head.named_parameters())
     used: set[str] = set()
     for seed in range(200):
-        head.choice = space.sample(Random(seed))
+        head.choices = (space.sample(Random(seed)),)
         for name, part in head.active_slices().items():
             assert all(cut.stop <= size for cut, size in zip(part, parameters[name].shape, strict=False))
             used.add(name)
@@ -60,13 +61,14 @@ def test_its_shape_has_weights_for_every_choice_of_the_space():
     assert used == set(parameters)
 
 
-def test_active_slices_are_what_gets_a_gradient():
+@pytest.mark.parametrize("num_choices", [1, 3])
+def test_active_slices_are_what_gets_a_gradient(num_choices: int):
     head, space = supernet(), CTRSpace(SPACE, SCHEMA)
     dense, pooled = torch.randn(16, 3), torch.randn(16, 4, 8)
     for seed in range(40):
-        head.choice = space.sample(Random(seed))
+        head.choices = tuple(space.sample(Random(f"{seed}/{number}")) for number in range(num_choices))
         head.zero_grad()
-        head(dense, pooled).square().sum().backward()
+        torch.stack([head(dense, pooled, choice) for choice in head.choices]).square().sum().backward()
         gradients = {name: p.grad.clone() for name, p in head.named_parameters() if p.grad is not None}
         slices = head.active_slices()
         assert set(gradients) == set(slices)
