@@ -1,14 +1,14 @@
 """Experiments on adaptive dense-to-sparse pruning: every arm, on streams of several seeds, paired by day.
 
 python jobs/bench/ads.py run --folder FOLDER [--streams none slow sudden] [--seeds 1 2 3] [--parallel 2]
-  [--without ARM ...] [KEY=VALUE ...]
+  [--arms ARM ...] [--without ARM ...] [KEY=VALUE ...]
 python jobs/bench/ads.py table --folder FOLDER --results FILE.csv
 python jobs/bench/ads.py figure --results FILE.csv --output FILE.svg
 
 The streams: drift streams without drift, with slow and with sudden drift, a year of flights, and MovieLens, whose raw
 files are given as data.prepare.input=PATH. A seed draws a drift stream anew; on the others it draws the weights and the
 order of the rows. `run` goes on where it was stopped. `table` adds a folder's runs to a file of results, which holds a
-line for each arm of each run, and prints what all of them say. Gaps are relative to the dense arm of the same seed and
+line for each arm and seed, and prints what all of them say. Gaps are relative to the dense arm of the same seed and
 day, averaged within a seed first; the intervals are Student's t over the seeds.
 """
 
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", default=DRIFTS, choices=list(STREAMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="arms to run; all where none is named")
     parser.add_argument("--without", nargs="+", default=[], metavar="ARM", help="arms to leave out, to save time")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--output", type=Path, default=Path("ads.svg"))
@@ -98,16 +99,17 @@ def train(arguments: argparse.Namespace, name: str, seed: int) -> None:
     command = [sys.executable, "-m", "raysparse", "train", str(stream.job), "--resume", f"run_folder={run}"]
     command += [f"data.path={data}", f"seed={seed}", *stream.overrides, *arguments.overrides]
     command += [f"data.prepare.seed={seed}"] if stream.is_drawn else []
-    command += [f"callbacks={json.dumps(arms_of(stream.job, arguments.without))}"] if arguments.without else []
+    if arguments.arms or arguments.without:
+        command.append(f"callbacks={json.dumps(arms_of(stream.job, arguments.arms, arguments.without))}")
     with run.with_suffix(".log").open("w") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log)
     print(f"{run.name} done", flush=True)
 
 
-def arms_of(job: Path, without: list[str]) -> list[Record]:
-    """Callbacks of a job but for those of some names."""
-    arms = yaml.safe_load(job.read_text())["callbacks"]
-    return [arm for arm in arms if arm.get("name", arm["kind"]) not in without]
+def arms_of(job: Path, named: list[str], without: list[str]) -> list[Record]:
+    """Callbacks of a job: those that are named, or all but some."""
+    arms = {arm.get("name", arm["kind"]): arm for arm in yaml.safe_load(job.read_text())["callbacks"]}
+    return [arm for name, arm in arms.items() if (name in named or not named) and name not in without]
 
 
 def gaps_of(history: list[Record]) -> dict[str, dict[str, float]]:
@@ -165,9 +167,9 @@ def results_of(folder: Path) -> list[Result]:
 
 
 def merged(results: list[Result], added: list[Result]) -> list[Result]:
-    """Results with those of other runs, which replace the same runs' earlier ones."""
-    again = {(result.stream, result.seed) for result in added}
-    kept = [result for result in results if (result.stream, result.seed) not in again]
+    """Results with those of other runs, which replace earlier ones of the same arm, stream and seed."""
+    again = {(result.stream, result.seed, result.arm) for result in added}
+    kept = [result for result in results if (result.stream, result.seed, result.arm) not in again]
     return sorted([*kept, *added], key=lambda result: (list(STREAMS).index(result.stream), result.seed))
 
 
