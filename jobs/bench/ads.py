@@ -9,7 +9,8 @@ The streams: drift streams without drift, with slow and with sudden drift, a yea
 files are given as data.prepare.input=PATH. A seed draws a drift stream anew; on the others it draws the weights and the
 order of the rows. `run` goes on where it was stopped. `table` adds a folder's runs to a file of results, which holds a
 line for each arm and seed, and prints what all of them say. Gaps are relative to the dense arm of the same seed and
-day, averaged within a seed first; the intervals are Student's t over the seeds.
+day, averaged within a seed first; the intervals are Student's t over the seeds. A second table has the adaptive arm's
+differences from the others of its budget, paired by seed.
 """
 
 import argparse
@@ -81,6 +82,8 @@ def main() -> None:
         draw(results, [stream for stream in arguments.streams if stream in DRIFTS], arguments.output)
     else:
         print(table(results, arguments.streams))
+        print()
+        print(differences(results, arguments.streams))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -230,6 +233,23 @@ def table(results: list[Result], streams: Sequence[str]) -> str:
             churn = [seed.churn for seed in seeds if seed.churn is not None]
             cells.append(f"{statistics.mean(churn):.3f}" if churn else "")
             lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def differences(results: list[Result], streams: Sequence[str]) -> str:
+    """How far the adaptive arm is from the others of its budget, paired by seed."""
+    lines = ["| stream | arms | seeds | all days | first half | last half |", "| --- | --- | --- | --- | --- | --- |"]
+    for stream in streams:
+        arms = {arm: {one.seed: one for one in seeds} for arm, seeds in arms_in(results, stream).items()}
+        for adaptive in (arm for arm in arms if arm.startswith("adaptive_")):
+            budget = adaptive.removeprefix("adaptive")
+            for other in (arm for arm in arms if arm != adaptive and (arm.endswith(budget) or arm == "dense_settled")):
+                seeds = sorted(arms[adaptive].keys() & arms[other].keys())
+                pairs = [(arms[adaptive][seed], arms[other][seed]) for seed in seeds]
+                cells = [stream, f"{adaptive} - {other}", str(len(seeds))]
+                for key in ("all", "first", "last"):
+                    cells.append(interval([getattr(one, key) - getattr(two, key) for one, two in pairs]))
+                lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
