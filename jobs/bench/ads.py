@@ -73,11 +73,7 @@ def main() -> None:
     if arguments.what == "run":
         run(arguments)
         return
-    results = read_results(arguments.results) if arguments.results and arguments.results.exists() else []
-    if arguments.folder:
-        results = merged(results, results_of(arguments.folder))
-        if arguments.results:
-            write_results(results, arguments.results)
+    results = gathered(arguments.folder, arguments.results)
     if arguments.what == "figure":
         draw(results, [stream for stream in arguments.streams if stream in DRIFTS], arguments.output)
     else:
@@ -130,6 +126,7 @@ class Result:
     """What an arm of a run came to."""
 
     stream: str
+    """What its data were, or, where these are the same, its model."""
     seed: int
     arm: str
     all: float
@@ -141,6 +138,16 @@ class Result:
     swaps: int
     churn: float | None
     """Mean share of a mask that its renewals change."""
+
+
+def gathered(folder: Path | None, file: Path | None) -> list[Result]:
+    """Results of a file, with those of a folder's runs, which are added to it."""
+    results = read_results(file) if file and file.exists() else []
+    if folder:
+        results = merged(results, results_of(folder))
+        if file:
+            write_results(results, file)
+    return results
 
 
 def results_of(folder: Path) -> list[Result]:
@@ -173,7 +180,7 @@ def merged(results: list[Result], added: list[Result]) -> list[Result]:
     """Results with those of other runs, which replace earlier ones of the same arm, stream and seed."""
     again = {(result.stream, result.seed, result.arm) for result in added}
     kept = [result for result in results if (result.stream, result.seed, result.arm) not in again]
-    return sorted([*kept, *added], key=lambda result: (list(STREAMS).index(result.stream), result.seed))
+    return sorted([*kept, *added], key=lambda result: (result.stream, result.seed))
 
 
 def read_results(path: Path) -> list[Result]:
@@ -243,7 +250,8 @@ def differences(results: list[Result], streams: Sequence[str]) -> str:
         arms = {arm: {one.seed: one for one in seeds} for arm, seeds in arms_in(results, stream).items()}
         for adaptive in (arm for arm in arms if arm.startswith("adaptive_")):
             budget = adaptive.removeprefix("adaptive")
-            for other in (arm for arm in arms if arm != adaptive and (arm.endswith(budget) or arm == "dense_settled")):
+            others = [arm for arm in arms if arm.endswith(budget) and "." not in arm and arm != adaptive]
+            for other in [*others, *(arm for arm in arms if arm == "dense_settled")]:
                 seeds = sorted(arms[adaptive].keys() & arms[other].keys())
                 pairs = [(arms[adaptive][seed], arms[other][seed]) for seed in seeds]
                 cells = [stream, f"{adaptive} - {other}", str(len(seeds))]

@@ -1,10 +1,11 @@
 """Whether a learned allocation of the budget beats rules and a grid by hand, for three architectures at equal MACs.
 
 python jobs/bench/allocation.py run --folder FOLDER [--seeds 1 2 3 4 5] [--parallel 2]
-python jobs/bench/allocation.py table --folder FOLDER
+python jobs/bench/allocation.py table --folder FOLDER --results FILE.csv
 
 All arms of a run are pruned on the same day from the same dense model and keep their masks. `run` goes on where it was
-stopped. The grid by hand varies what the head's inputs and its first layer keep relative to the other layers.
+stopped; `table` adds a folder's runs to a file of results, as that of ads.py does. The grid by hand varies what the
+head's inputs and its first layer keep relative to the other layers.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ads import gaps_of, interval
+from ads import Result, arms_in, gathered, interval
 
 JOB = Path(__file__).with_name("ads_allocation.yaml")
 DEEP = [512, 256, 64]
@@ -35,16 +36,18 @@ GRID = [shares for shares in itertools.product((0.5, 1.0, 2.0), repeat=2) if sha
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "table"])
-    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.what == "run":
+        arguments.folder.mkdir(parents=True, exist_ok=True)
         # A seed's runs follow each other: they read one stream, which the first of them makes.
         with ThreadPoolExecutor(arguments.parallel) as pool:
             list(pool.map(lambda seed: [train(arguments.folder, model, seed) for model in MODELS], arguments.seeds))
-    print(table(arguments.folder))
+    else:
+        print(table(gathered(arguments.folder, arguments.results)))
 
 
 def callbacks_of(inputs: str, first_layer: str) -> list[dict[str, Any]]:
@@ -53,6 +56,7 @@ def callbacks_of(inputs: str, first_layer: str) -> list[dict[str, Any]]:
         "uniform": {"kind": "greedy", "allocation": "uniform"},
         "erk": {"kind": "greedy", "allocation": "erk"},
         "gates": {"kind": "gates"},
+        "hard_concrete": {"kind": "hard_concrete"},
         "umec": {"kind": "umec"},
     }
     for number, (of_inputs, of_layer) in enumerate(GRID):
@@ -90,19 +94,17 @@ def train(folder: Path, name: str, seed: int) -> None:
     print(f"{name}-{seed} done", flush=True)
 
 
-def table(folder: Path) -> str:
-    titles = ["global", "uniform", "erk", "best by hand", "by hand", "gates", "umec"]
+def table(results: list[Result]) -> str:
+    titles = ["global", "uniform", "erk", "best by hand", "by hand", "gates", "hard concrete", "umec"]
     lines = [
         "| model | MACs left | seeds | " + " | ".join(titles) + " |",
         "| --- | --- | --- |" + " --- |" * len(titles),
     ]
     for name, suffix in itertools.product(MODELS, BUDGETS):
         means: dict[str, list[float]] = defaultdict(list)
-        for summary in sorted(folder.glob(f"{name}-*/summary.json")):
-            text = (summary.parent / "history.jsonl").read_text()
-            for arm, gaps in gaps_of([json.loads(line) for line in text.splitlines()]).items():
-                if arm.endswith(f"_{suffix}"):
-                    means[arm.removesuffix(f"_{suffix}")].append(statistics.mean(gaps.values()))
+        for arm, seeds in arms_in(results, name).items():
+            if arm.endswith(f"_{suffix}"):
+                means[arm.removesuffix(f"_{suffix}")] += [seed.all for seed in seeds]
         if not means:
             continue
         best = min((arm for arm in means if arm.startswith("hand_")), key=lambda arm: statistics.mean(means[arm]))
@@ -110,7 +112,7 @@ def table(folder: Path) -> str:
         cells = [name, f"{suffix} %", str(len(means["global"]))]
         cells += [interval(means[arm]) for arm in ("global", "uniform", "erk", best)]
         cells.append(f"inputs x{of_inputs:g}, first layer x{of_layer:g}")
-        cells += [interval(means[arm]) for arm in ("gates", "umec")]
+        cells += [interval(means[arm]) for arm in ("gates", "hard_concrete", "umec")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
