@@ -19,6 +19,7 @@ from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfi
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.sharding.head import TrainedHead
 from raysparse.sharding.optimizer import DenseOptimizerConfig
+from tests.models.nasrec.draws import draw_head
 
 SPACE = CTRSpaceConfig(menu="wide", num_blocks=3, dense_widths=(4, 8), token_counts=(4, 8), embedding_dim=8)
 SCHEMA = Schema(dense=(DenseFeature(name="x"),), ids=tuple(IdFeature(name=name, rows=9) for name in ("a", "b", "c")))
@@ -34,7 +35,9 @@ def choices(count: int = STEPS) -> list[NASRecConfig]:
 def build(dtype: torch.dtype = torch.float32, **optimizer: Any) -> TrainedHead:
     torch.manual_seed(1)
     config = check(DenseOptimizerConfig, {"learning_rate": 0.1, **optimizer}, "test")
-    head = NASRecSupernet(NASRecSupernetConfig(space=SPACE), 1, 3).to(dtype)
+    head = NASRecSupernet(NASRecSupernetConfig(space=SPACE), 1, 3)
+    draw_head(head.network)
+    head.to(dtype)
     return TrainedHead(head, config, torch.device("cpu"))
 
 

@@ -62,6 +62,10 @@ class NASRecNetwork(nn.Module):
         self.shape = shape
         self.blocks = nn.ModuleList(Block(block) for block in shape.blocks)
         self.logit = Projection("logit", shape.logit_pieces, 1, (False,))
+        # NASRec draws these, too. After a layer norm, features that nothing has been learned about are as large as any:
+        # a first log loss of 0.78 to 1.15, and 0.538 against 0.516 after a day of 50,000 rows of the drift stream.
+        for weight in self.logit.weights.values():
+            nn.init.zeros_(weight)
 
     def forward(self, dense: Tensor, pooled: Tensor, choice: NASRecConfig) -> Tensor:
         """Return the logits `[B]`."""

@@ -3,7 +3,7 @@
 from random import Random
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
 from raysparse.models.nasrec.network import NASRecNetwork
@@ -49,6 +49,12 @@ def draw_network(seed: int, shape: SupernetShape = SHAPE, dtype: torch.dtype = t
         for parameter in network.parameters():
             parameter.normal_(std=0.3)
     return network
+
+
+def draw_head(network: NASRecNetwork) -> None:
+    """Have a new network's logits differ from zero."""
+    for weight in network.logit.weights.values():
+        nn.init.xavier_uniform_(weight)
 
 
 def draw_rows(

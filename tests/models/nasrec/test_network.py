@@ -11,7 +11,7 @@ from raysparse.models.nasrec.masked import MaskedNetwork
 from raysparse.models.nasrec.network import NASRec, NASRecNetwork
 from raysparse.models.nasrec.operators import Attention
 from raysparse.models.nasrec.shape import SupernetShape, supernet_shape
-from tests.models.nasrec.draws import SHAPE, draw_choice, draw_network, draw_rows
+from tests.models.nasrec.draws import SHAPE, draw_choice, draw_head, draw_network, draw_rows
 from tests.models.nasrec.winners import WINNERS
 
 NETWORK = draw_network(seed=1)
@@ -52,6 +52,7 @@ def test_sliced_masked_and_exported_networks_are_equal_at_full_size():
     shape = SupernetShape(13, 26, embedding_dim=16, num_blocks=7, dense_width=1024, num_tokens=64, layer_norms=(False,))
     torch.manual_seed(1)
     network = NASRecNetwork(supernet_shape(shape))
+    draw_head(network)
     rows = draw_rows(3, shape, num_rows=2, dtype=torch.float32)
     masked = MaskedNetwork(network)
     for name in ("criteo-small", "criteo-full"):
@@ -164,7 +165,7 @@ def test_attention_is_that_of_torch_with_heads_of_two():
     torch.testing.assert_close(outputs(network)[1], expected)
 
 
-def test_the_first_weights_are_as_published():
+def test_the_first_weights_are_as_published_but_for_the_head():
     torch.manual_seed(1)
     block = BlockChoice(sparse_op="attention", dense_width=1024, num_tokens=64)
     network = NASRec(NASRecConfig(blocks=(block,), layer_norm=False), 13, 26).network
@@ -176,6 +177,7 @@ def test_the_first_weights_are_as_published():
     bound = (6 / (13 + 1024)) ** 0.5
     assert float(fully.abs().max()) == pytest.approx(bound, rel=0.01)
     assert float(fully.std()) == pytest.approx(bound / 3**0.5, rel=0.02)
+    assert not any(weight.any() for weight in network.logit.weights.values())
     biases = [p for name, p in network.named_parameters() if name.endswith("bias")]
     assert biases
     assert not any(p.any() for p in biases)

@@ -11,6 +11,7 @@ from raysparse.models.nasrec.network import NASRecNetwork
 from raysparse.models.nasrec.shape import supernet_shape
 from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfig, shape_of, widest_path
 from raysparse.search.ctr_space import CTRSpace
+from tests.models.nasrec.draws import draw_head
 
 SPACE = CTRSpaceConfig(menu="wide", num_blocks=3, dense_widths=(4, 8), token_counts=(4, 8), embedding_dim=8)
 SCHEMA = Schema(
@@ -21,7 +22,9 @@ SCHEMA = Schema(
 
 def supernet(space: CTRSpaceConfig = SPACE) -> NASRecSupernet:
     torch.manual_seed(1)
-    return NASRecSupernet(NASRecSupernetConfig(space=space), num_dense=3, num_features=4)
+    head = NASRecSupernet(NASRecSupernetConfig(space=space), num_dense=3, num_features=4)
+    draw_head(head.network)
+    return head
 
 
 def test_the_widest_path_is_a_choice_of_the_space_that_uses_all_blocks_at_full_width():
