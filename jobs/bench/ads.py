@@ -297,10 +297,13 @@ _ADAPTIVE, _NEVER = 13.0, 16.0
 
 
 def _points(axes: Any, points: list[tuple[float, list[float]]], label: str, joined: int | None = None) -> None:
-    x, values = zip(*points, strict=True)
-    y, error = [statistics.mean(seeds) for seeds in values], [half_width(seeds) for seeds in values]
-    drawn = axes.errorbar(x, y, yerr=error, fmt="o", markersize=4, capsize=2, elinewidth=0.8, label=label)
-    axes.plot(x[:joined], y[:joined], color=drawn[0].get_color(), linewidth=1.5)
+    """Each seed a small dot, their mean a large one: a symmetric interval would hide that some seeds lose much."""
+    x = [place for place, _ in points]
+    means = [statistics.mean(seeds) for _, seeds in points]
+    color = axes.plot(x[:joined], means[:joined], linewidth=1.5)[0].get_color()
+    axes.plot(x, means, "o", markersize=6, color=color, label=label)
+    dots = [(place, seed) for place, seeds in points for seed in seeds]
+    axes.plot(*zip(*dots, strict=True), "o", markersize=2.5, color=color, alpha=0.6)
 
 
 if __name__ == "__main__":
