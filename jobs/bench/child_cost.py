@@ -1,6 +1,6 @@
 """What a child costs in training time, beside the dense parent alone, in alternating runs.
 
-python jobs/bench/child_cost.py --folder FOLDER [--repeats 5] [--budget 0.1]
+python jobs/bench/child_cost.py --folder FOLDER [--repeats 5] [--budget 0.1] [--children one evidence copied]
 
 Each run learns from four days. The child is forked on the second, pruned while it lasts, and small from the third on.
 The table gives medians over the rounds of a day's training time, and the ratio to the dense model alone on that day.
@@ -17,10 +17,10 @@ JOB = Path(__file__).with_name("speed.yaml")
 DAYS = 4
 DAY_OF = {"pruning": 1, "small": 2}
 """Days of the run, from 0: on the first the child is pruned, on the second it is small."""
-CHILDREN = {
-    "one child, shared tables": {"refresh": {"kind": "never"}},
-    "served child and candidate (evidence)": {"refresh": {"kind": "evidence"}},
-    "one child, tables copied": {"refresh": {"kind": "never"}, "tables": "copied"},
+CHILDREN: dict[str, tuple[str, dict[str, object]]] = {
+    "one": ("one child, shared tables", {"refresh": {"kind": "never"}}),
+    "evidence": ("served child and candidate (evidence)", {"refresh": {"kind": "evidence"}}),
+    "copied": ("one child, tables copied", {"refresh": {"kind": "never"}, "tables": "copied"}),
 }
 ALONE = "dense alone"
 
@@ -30,10 +30,12 @@ def main() -> None:
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--budget", type=float, default=0.1)
+    parser.add_argument("--children", nargs="+", choices=list(CHILDREN), default=list(CHILDREN))
     parser.add_argument("overrides", nargs="*", help="keys of the job")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    settings = {ALONE: [], **{name: [child(arguments.budget, changes)] for name, changes in CHILDREN.items()}}
+    named = [CHILDREN[name] for name in arguments.children]
+    settings = {ALONE: [], **{name: [child(arguments.budget, changes)] for name, changes in named}}
     seconds: dict[str, list[list[float]]] = {name: [] for name in settings}
     for _ in range(arguments.repeats):
         for name, callbacks in settings.items():
