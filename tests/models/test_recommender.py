@@ -8,7 +8,9 @@ from raysparse.data.schema import IdFeature, Schema
 from raysparse.errors import ConfigError
 from raysparse.models import build_model
 from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
+from raysparse.models.nasrec.network import NASRec
 from raysparse.models.recommender import embedding_tables, stack_pooled
+from tests.models.nasrec.draws import draw_head
 
 SCHEMA = Schema(
     ids=(
@@ -45,6 +47,8 @@ def test_a_model_of_narrow_tables_looks_up_and_learns():
         "shared": 4,
         "b": 8,
     }
+    assert isinstance(model.head, NASRec)
+    draw_head(model.head.network)
     model.tables = EmbeddingBagCollection(tables=model.tables.embedding_bag_configs(), device=torch.device("cpu"))
     lengths = torch.tensor([1, 1, 1, 1, 2, 0])
     ids = KeyedJaggedTensor(["a", "b", "c"], torch.tensor([1, 2, 3, 4, 1, 5]), lengths=lengths)
