@@ -40,7 +40,7 @@ class ClickTask:
 class PathsTask(ClickTask):
     """The losses of all networks of a supernet that a step trains: their mean. Every rank."""
 
-    def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:  # noqa: ARG002  # nothing is drawn
+    def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:
         """Predict this rank's rows with each network and return the mean of the sums of their losses.
 
         The rows are looked up once for all of them; all ranks together.

@@ -32,6 +32,9 @@ def test_a_price_brings_the_widths_near_the_budget_by_itself(config: PrunerConfi
     _, _, pruner, _ = run_window(config, 0.3, num_steps=150)
     assert isinstance(pruner, GatesPruner | HardConcretePruner | UmecPruner)
     assert pruner.raw_share == pytest.approx(0.3, abs=0.1)
+    prices = [tensor.item() for name, tensor in pruner.tensors().items() if name in ("price", "cost_price")]
+    assert len(prices) == 1
+    assert prices[0] > 0
 
 
 @pytest.mark.parametrize("config", ALL, ids=kind)

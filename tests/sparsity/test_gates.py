@@ -4,11 +4,7 @@ from raysparse.sparsity.gates import GatesConfig, GatesPruner
 from raysparse.sparsity.layout import Masks, widths_of
 from raysparse.sparsity.pruner import read_masks
 from tests.sparsity.heads import assert_budget_is_used, larger
-from tests.sparsity.windows import (
-    run_window,
-    same,
-    set_gradients,
-)
+from tests.sparsity.windows import run_window, same, set_gradients
 
 
 def test_masks_stand_in_the_last_third():

@@ -14,13 +14,10 @@ from raysparse.sparsity.hard_concrete import (
 )
 from raysparse.sparsity.pruner import read_masks
 from tests.sparsity.heads import larger
-from tests.sparsity.windows import (
-    same,
-    set_gradients,
-)
+from tests.sparsity.windows import same, set_gradients
 
 
-def gates_of(num_draws: int, gradient: float) -> tuple[list[Scores], HardConcretePruner]:
+def gates_of(num_draws: int, gradient: float) -> list[Scores]:
     """Gates as they are drawn, step by step, with one gradient for all."""
     head, layout = larger()
     pruner = HardConcretePruner(HardConcreteConfig(gate_rate=1e-9), layout, 0.5, num_draws * 100, seed=1)
@@ -31,11 +28,11 @@ def gates_of(num_draws: int, gradient: float) -> tuple[list[Scores], HardConcret
         gates.append(
             {name: place.mask.detach().clone() for name, place in groups_of(head).items() if place.mask is not None}
         )
-    return gates, pruner
+    return gates
 
 
 def test_gates_are_as_often_shut_and_whole_as_their_distribution_says():
-    drawn = torch.cat([gate for gates in gates_of(400, gradient=1.0)[0] for gate in gates.values()])
+    drawn = torch.cat([gate for gates in gates_of(400, gradient=1.0) for gate in gates.values()])
     assert len(drawn) > 30_000
     chance = open_chance(torch.tensor(FIRST_LOGIT)).item()
     assert chance == pytest.approx(0.9308, abs=1e-4)
