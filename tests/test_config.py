@@ -87,3 +87,14 @@ def test_a_resumed_run_may_change_its_workers_but_not_its_numbers():
     refuse_changes(job, check_train_job({**JOB, "scaling": {"num_workers": 4}, "run_folder": "elsewhere"}, "x.yaml"))
     with pytest.raises(ConfigError, match=r"seed: 1 in the run, 2 in the job[\s\S]*--fresh"):
         refuse_changes(job, check_train_job({**JOB, "seed": 2}, "x.yaml"))
+
+
+def test_the_days_may_not_change_where_a_decay_ends_with_them():
+    def with_days(decay_steps: int | None, last_day: str):
+        schedule = {"kind": "cosine", "decay_steps": decay_steps}
+        tree = {**JOB, "optimizer": {"schedule": schedule}, "data": {**JOB["data"], "last_day": last_day}}
+        return check_train_job(tree, "x.yaml")
+
+    refuse_changes(with_days(100, "a"), with_days(100, "b"))
+    with pytest.raises(ConfigError, match="data.last_day: 'a' in the run, 'b' in the job"):
+        refuse_changes(with_days(None, "a"), with_days(None, "b"))

@@ -22,10 +22,13 @@ JOB_KINDS: dict[str, type[TrainJob | SearchJob | TuneJob]] = {"train": TrainJob,
 RESUMABLE_CHANGES = ("scaling", "sharding", "checkpoint", "data.path", "data.prepare", "data.last_day", "run_folder")
 """Keys that may differ between a run and its resumption; all others decide what the numbers are."""
 
+RESUMABLE_OVER_THE_SAME_DAYS = tuple(key for key in RESUMABLE_CHANGES if key != "data.last_day")
+"""The same for a search, whose networks are all compared over the same days, and for a decay that ends with them."""
+
 RESUMABLE_TUNE_CHANGES = (
     "num_trials",
     "num_parallel",
-    *(f"job.{key}" for key in RESUMABLE_CHANGES if key not in ("data.last_day", "run_folder")),
+    *(f"job.{key}" for key in RESUMABLE_OVER_THE_SAME_DAYS if key != "run_folder"),
     "run_folder",
 )
 """The same for the job of a tune run, whose trials are all compared over the same days."""
@@ -71,7 +74,7 @@ def dump_job(job: TrainJob | SearchJob | TuneJob) -> str:
 
 def refuse_changes(old: J, new: J) -> None:
     """Raise ConfigError where `new` differs from the run's own job in a key that may not change on resuming."""
-    resumable = RESUMABLE_TUNE_CHANGES if isinstance(new, TuneJob) else RESUMABLE_CHANGES
+    resumable = _resumable(new)
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     changed = [
         f"  {key}: {before.get(key)!r} in the run, {after.get(key)!r} in the job"
@@ -84,6 +87,14 @@ def refuse_changes(old: J, new: J) -> None:
             "the job differs from the run that is to be resumed:\n" + "\n".join(changed) + "\n"
             f"Only {', '.join(resumable)} may change; undo the changes, or start anew with --fresh"
         )
+
+
+def _resumable(job: TrainJob | SearchJob | TuneJob) -> tuple[str, ...]:
+    if isinstance(job, TuneJob):
+        return RESUMABLE_TUNE_CHANGES
+    if isinstance(job, SearchJob) or job.optimizer.schedule.decay_steps is None:
+        return RESUMABLE_OVER_THE_SAME_DAYS
+    return RESUMABLE_CHANGES
 
 
 def _flatten(tree: Tree, prefix: str = "") -> Tree:

@@ -17,6 +17,8 @@ def fit(state: TrainState, callbacks: Sequence[Callback], schedule: ScheduleConf
 
     Raises NonFiniteLossError and DataError, on every rank or, where one rank alone cannot read, on that one.
     """
+    if schedule.decay_steps is None:
+        schedule = schedule.over(sum(state.stream.num_batches(day) for day in state.days))
     for callback in callbacks:
         callback.fit_start(state)
     while state.position.day_index < len(state.days):

@@ -49,6 +49,15 @@ def test_each_day_is_predicted_before_it_is_learned(whole: Path):
     assert records[5]["ne"] > records[4]["ne"]
 
 
+def test_a_decay_over_the_run_ends_with_its_last_step(data: str, tmp_path: Path, one_rank: None):
+    for name, steps in (("told", 21), ("whole", None), ("longer", 40)):
+        schedule = {"kind": "linear", "decay_steps": steps, "final_factor": 0.0}
+        run_job(job_of(data, str(tmp_path / name), optimizer={"schedule": schedule}, callbacks=[]))
+    told, run, longer = (history(tmp_path / name) for name in ("told", "whole", "longer"))
+    assert run == told
+    assert run[-1]["ne"] != longer[-1]["ne"]
+
+
 def test_one_worker_gives_the_numbers_of_two(data: str, whole: Path, tmp_path: Path, one_rank: None):
     run_job(job_of(data, str(tmp_path / "one")))
     for one, two in zip(history(tmp_path / "one"), history(whole), strict=True):
