@@ -112,7 +112,9 @@ def arms_of(job: Path, named: list[str], without: list[str]) -> list[Record]:
 
 
 def gaps_of(history: list[Record]) -> dict[str, dict[str, float]]:
-    """Per arm and day the NE gap to the dense arm in percent, after the warm-up."""
+    """Per arm and day the NE gap to the dense arm in percent, after the warm-up, where a day's NE is defined."""
+    # A small day may have rows of one label alone, and no NE.
+    history = [line for line in history if line["ne"] is not None]
     dense = {line["day"]: line["ne"] for line in history if line["arm"] == "trained"}
     gaps: dict[str, dict[str, float]] = defaultdict(dict)
     for line in history:
