@@ -10,7 +10,7 @@ from raysparse.data.dataset import Day
 from raysparse.data.schema import DenseFeature, IdFeature, Schema
 from raysparse.data.split import SplitConfig, split_days
 from raysparse.errors import CheckpointError, ConfigError
-from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.job import SearchJob, check_job, refuse_changes, require_kind
 from raysparse.launch.click_search import ClickSearch
 from raysparse.launch.search import open_search, search
 from raysparse.search.journal import Entry, read_journal
@@ -154,6 +154,15 @@ def test_a_supernet_may_have_smaller_batches_than_finalists(tmp_path: Path):
     own = ClickSearch(small, schema, split).supernet_job(folder)
     assert (own.data.batch_size, own.data.last_day) == (16, "b")
     assert ClickSearch(job_of("x", tmp_path), schema, split).supernet_job(folder).data.batch_size == 64
+
+
+def test_a_resumed_search_compares_over_the_same_days(tmp_path: Path):
+    job = job_of("x", tmp_path)
+    job, longer = (
+        job.model_copy(update={"data": job.data.model_copy(update={"last_day": day})}) for day in ("002", "003")
+    )
+    with pytest.raises(ConfigError, match="data.last_day: '002' in the run, '003' in the job"):
+        refuse_changes(job, longer)
 
 
 def test_a_space_without_a_member_within_the_budget_is_refused(data: str, tmp_path: Path, ray_cluster: None):
