@@ -1,9 +1,9 @@
 """Draws the networks of a supernet that each step trains."""
 
 from random import Random
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raysparse.config import Config
 from raysparse.data.schema import Schema
@@ -27,6 +27,16 @@ class PathSamplingConfig(Config):
     """Steps in which the share of full paths falls from 1 to 0 (arXiv 2207.07187, section 4.1)."""
     connections: Literal["any", "single"] = "any"
     """Inputs of a block that a drawn network has: any number, or one alone, for comparison."""
+    widest: bool = False
+    """Whether each step trains the widest network as well, before the drawn ones."""
+    distillation: float = Field(default=0.0, ge=0, le=1)
+    """Share of the drawn networks' target that the widest one's prediction takes, which `widest` trains beside them."""
+
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> Self:
+        if self.distillation and not self.widest:
+            raise ValueError(f"distillation 0 where widest is false, or widest true; found {self.distillation}")
+        return self
 
 
 class PathSampling(Callback):
@@ -68,8 +78,11 @@ class PathSampling(Callback):
         step = state.position.num_steps
         share = max(0.0, 1.0 - step / self._config.warm_up_steps) if self._config.warm_up_steps else 0.0
         random = Random(f"{self._seed}/path/{step}")
-        drawn = (self._space.sample_warm_up(random, share) for _ in range(self._config.paths_per_step))
-        _supernet(state).choices = tuple(drawn)
+        drawn = tuple(self._space.sample_warm_up(random, share) for _ in range(self._config.paths_per_step))
+        if self._config.widest:
+            assert self._widest is not None
+            drawn = (self._widest, *drawn)
+        _supernet(state).choices = drawn
 
 
 def _supernet(state: TrainState) -> NASRecSupernet:

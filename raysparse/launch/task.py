@@ -2,6 +2,7 @@
 
 import torch
 
+from raysparse.callbacks import PathSamplingConfig
 from raysparse.data.dataset import Dataset
 from raysparse.data.epoch_stream import EpochStream
 from raysparse.data.item_counts import read_item_counts
@@ -27,7 +28,10 @@ def stream_of(job: TrainJob, dataset: Dataset, rank: int = 0, world_size: int = 
 def task_of(job: TrainJob, dataset: Dataset, device: torch.device) -> Task:
     """Return what the job's models learn; DataError where items are drawn by counts that the data set has not."""
     if not isinstance(job.model, SequenceModelConfig):
-        return PathsTask(device) if isinstance(job.model, NASRecSupernetConfig) else ClickTask(device)
+        if isinstance(job.model, NASRecSupernetConfig):
+            sampling = next(callback for callback in job.callbacks if isinstance(callback, PathSamplingConfig))
+            return PathsTask(device, sampling.distillation)
+        return ClickTask(device)
     draws = item_draws(job.model, job.ranking, dataset, job.seed)
     if isinstance(job.model, SASRecSupernetConfig):
         return ElasticTask(job.model, job.ranking, draws)

@@ -38,7 +38,14 @@ class ClickTask:
 
 
 class PathsTask(ClickTask):
-    """The losses of all networks of a supernet that a step trains: their mean. Every rank."""
+    """The losses of all networks of a supernet that a step trains: their mean. Every rank.
+
+    With `distillation`, the first of them is the widest one, and its prediction takes that share of the others' target.
+    """
+
+    def __init__(self, device: torch.device, distillation: float = 0.0) -> None:
+        super().__init__(device)
+        self._distillation = distillation
 
     def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:
         """Predict this rank's rows with each network and return the mean of the sums of their losses.
@@ -48,12 +55,12 @@ class PathsTask(ClickTask):
         model = cast(ShardedModel, arm.model)
         supernet = cast(NASRecSupernet, model.head)
         pooled = model.look_up(batch)
-        losses = [
-            binary_cross_entropy_with_logits(
-                supernet(batch.dense, pooled, choice), batch.labels, batch.weights, reduction="sum"
-            )
-            for choice in supernet.choices
-        ]
+        targets, losses = batch.labels, list[Tensor]()
+        for choice in supernet.choices:
+            logits = supernet(batch.dense, pooled, choice)
+            losses.append(binary_cross_entropy_with_logits(logits, targets, batch.weights, reduction="sum"))
+            if self._distillation and len(losses) == 1:
+                targets = targets.lerp(logits.detach().sigmoid(), self._distillation)
         return torch.stack(losses).mean()
 
 

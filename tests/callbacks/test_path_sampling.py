@@ -5,12 +5,15 @@ from typing import Any, cast
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from raysparse.callbacks.path_sampling import PathSampling, PathSamplingConfig
 from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
 from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfig, widest_path
 from raysparse.search.ctr_space import CTRSpace
+from raysparse.sharding.model import ShardedModel
 from raysparse.train.checkpoint import CheckpointFolder
 from raysparse.train.run_folder import RunFolder
 from raysparse.train.state import Position, TrainState
@@ -130,6 +133,33 @@ def test_several_paths_of_a_step_learn_by_the_mean_of_their_losses(data: str, tm
     head.choices = tuple(trained[:3])
     assert len(set(losses)) == 3
     assert state.task.loss_sum(state.arms[0], batch, 0).item() == pytest.approx(sum(losses) / 3, rel=1e-6)
+
+
+def test_drawn_networks_learn_from_the_widest_one_beside_them(data: str, tmp_path: Path, one_rank: None):
+    sampling = {"paths_per_step": 2, "widest": True, "distillation": 0.3}
+    run_noted(data, str(tmp_path / "run"), supernet_changes(**sampling))
+    trained, _ = read_notes(tmp_path / "run")
+    drawn = draw(range(21), paths_per_step=2)
+    assert trained == [choice for step in range(21) for choice in (widest_path(SPACE), *drawn[2 * step : 2 * step + 2])]
+
+    state = run_job(job_of(data, str(tmp_path / "run"), **supernet_changes(**sampling)))
+    batch = next(iter(state.stream.batches(state.days[0])))
+    head, model = head_of(state), cast(ShardedModel, state.arms[0].model)
+    head.choices = tuple(trained[:3])
+    with torch.no_grad():
+        widest, *others = (head(batch.dense, model.look_up(batch), choice) for choice in head.choices)
+        soft = 0.7 * batch.labels + 0.3 * widest.sigmoid()
+        targets = [batch.labels, soft, soft]
+        losses = [
+            binary_cross_entropy_with_logits(logits, target, batch.weights, reduction="sum").item()
+            for logits, target in zip((widest, *others), targets, strict=True)
+        ]
+    assert state.task.loss_sum(state.arms[0], batch, 0).item() == pytest.approx(sum(losses) / 3, rel=1e-5)
+
+
+def test_there_is_nothing_to_learn_from_a_network_that_is_not_trained():
+    with pytest.raises(ValidationError, match="distillation 0 where widest is false, or widest true; found 0.5"):
+        PathSamplingConfig(distillation=0.5)
 
 
 def test_a_run_leaves_the_widest_path(data: str, tmp_path: Path, one_rank: None):
