@@ -55,12 +55,15 @@ class PathsTask(ClickTask):
         model = cast(ShardedModel, arm.model)
         supernet = cast(NASRecSupernet, model.head)
         pooled = model.look_up(batch)
-        targets, losses = batch.labels, list[Tensor]()
-        for choice in supernet.choices:
-            logits = supernet(batch.dense, pooled, choice)
-            losses.append(binary_cross_entropy_with_logits(logits, targets, batch.weights, reduction="sum"))
-            if self._distillation and len(losses) == 1:
-                targets = targets.lerp(logits.detach().sigmoid(), self._distillation)
+        logits = [supernet(batch.dense, pooled, choice) for choice in supernet.choices]
+        taught = batch.labels
+        if self._distillation:
+            taught = taught.lerp(logits[0].detach().sigmoid(), self._distillation)
+        targets = [batch.labels, *[taught] * (len(logits) - 1)]
+        losses = [
+            binary_cross_entropy_with_logits(predicted, target, batch.weights, reduction="sum")
+            for predicted, target in zip(logits, targets, strict=True)
+        ]
         return torch.stack(losses).mean()
 
 

@@ -16,7 +16,7 @@ class ScheduleConfig(Config):
     warm_up_steps: int = Field(default=0, ge=0)
     """Steps over which the factor rises from 0 to 1."""
     decay_steps: int | None = Field(default=100_000, ge=1)
-    """Steps of the decay, after the warm-up; null: up to the last step of the run, which keeps its days when resumed."""
+    """Steps of the decay, after the warm-up; null: up to the last step of the run, whose days then stay."""
     final_factor: float = Field(default=0.1, ge=0, le=1)
     """Factor at the end of the decay and after it."""
 
