@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+PAUSE_S = 0.5
+"""Longest time between a line of history and a kill, about that of a day."""
 TIMES = ("samples_per_s", "score_samples_per_s", "train_seconds")
 
 
@@ -27,47 +29,55 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments, overrides = parser.parse_known_args()
     folder = Path(arguments.folder)
-    moments = random.Random(arguments.seed)
+    draws = random.Random(arguments.seed)
     overrides += ["scaling.max_restarts=100", "checkpoint.every_minutes=0.1"]
     start(arguments.job, folder / "whole", overrides, "--fresh").wait()
     reference = history(folder / "whole")
-    print(f"whole run: {len(reference)} lines")
-    check(kill_workers(arguments, folder / "workers", overrides, moments), reference, "workers")
-    check(kill_drivers(arguments, folder / "drivers", overrides, moments), reference, "driver")
+    print(f"whole run: {len(reference)} lines", flush=True)
+    marks = drawn_marks(draws, len(reference), arguments.worker_kills)
+    check(kill_workers(arguments.job, folder / "workers", overrides, marks, draws), reference, "workers")
+    marks = drawn_marks(draws, len(reference), arguments.driver_kills)
+    check(kill_drivers(arguments.job, folder / "drivers", overrides, marks, draws), reference, "driver")
 
 
-def kill_workers(arguments: argparse.Namespace, run: Path, overrides: list[str], moments: random.Random) -> Path:
-    driver = start(arguments.job, run, overrides, "--fresh")
-    kills = 0
-    while driver.poll() is None:
-        if kills < arguments.worker_kills and training_workers(driver.pid):
-            time.sleep(moments.uniform(0.0, 8.0))
-            workers = training_workers(driver.pid)
-            if not workers:
-                continue
-            victim = moments.choice(workers)
-            victim.send_signal(signal.SIGKILL)
-            kills += 1
-            print(f"kill {kills}: worker {victim.pid} after {len(history(run))} lines of history", flush=True)
-            psutil.wait_procs(workers, timeout=60)
-        time.sleep(0.1)
-    if driver.returncode or kills < arguments.worker_kills:
-        sys.exit(f"the run ended with {driver.returncode} after {kills} kills")
+def drawn_marks(draws: random.Random, num_lines: int, num_kills: int) -> list[int]:
+    """Lines of history after which to kill, spread over the run; its clock would depend on the machine's speed."""
+    return sorted(draws.sample(range(num_lines), num_kills))
+
+
+def kill_workers(job: str, run: Path, overrides: list[str], marks: list[int], draws: random.Random) -> Path:
+    driver = start(job, run, overrides, "--fresh")
+    for kill, mark in enumerate(marks, start=1):
+        wait_for(run, mark, driver)
+        time.sleep(draws.uniform(0.0, PAUSE_S))
+        victims = workers_of(driver.pid)
+        draws.choice(victims).send_signal(signal.SIGKILL)
+        print(f"kill {kill}: worker after {len(history(run))} lines of history", flush=True)
+        psutil.wait_procs(victims, timeout=60)
+    if code := driver.wait():
+        sys.exit(f"the run ended with {code}")
     return run
 
 
-def kill_drivers(arguments: argparse.Namespace, run: Path, overrides: list[str], moments: random.Random) -> Path:
-    for kill in range(arguments.driver_kills):
-        driver = start(arguments.job, run, overrides, "--fresh" if kill == 0 else "--resume")
-        while not training_workers(driver.pid):
-            time.sleep(0.1)
-        time.sleep(moments.uniform(2.0, 12.0))
+def kill_drivers(job: str, run: Path, overrides: list[str], marks: list[int], draws: random.Random) -> Path:
+    for kill, mark in enumerate(marks, start=1):
+        driver = start(job, run, overrides, "--fresh" if kill == 1 else "--resume")
+        wait_for(run, mark, driver)
+        time.sleep(draws.uniform(0.0, PAUSE_S))
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
-        print(f"kill {kill + 1}: driver after {len(history(run))} lines of history", flush=True)
-    if code := start(arguments.job, run, overrides, "--resume").wait():
+        print(f"kill {kill}: driver after {len(history(run))} lines of history", flush=True)
+    if code := start(job, run, overrides, "--resume").wait():
         sys.exit(f"the resumed run ended with {code}")
     return run
+
+
+def wait_for(run: Path, num_lines: int, driver: "subprocess.Popen[bytes]") -> None:
+    """Wait until a run has so many lines of history and has workers."""
+    while len(history(run)) < num_lines or not workers_of(driver.pid):
+        if driver.poll() is not None:
+            sys.exit(f"the run ended with {driver.returncode} before it had {num_lines} lines of history")
+        time.sleep(0.1)
 
 
 def start(job: str, run: Path, overrides: list[str], flag: str) -> "subprocess.Popen[bytes]":
@@ -77,21 +87,17 @@ def start(job: str, run: Path, overrides: list[str], flag: str) -> "subprocess.P
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def training_workers(driver: int) -> list[psutil.Process]:
-    """The workers of a driver that have begun to train: Ray names their processes."""
+def workers_of(driver: int) -> list[psutil.Process]:
+    """The workers of a driver: Ray names their processes."""
     found: list[psutil.Process] = []
     for process in psutil.Process(driver).children(recursive=True):
         try:
             name = " ".join(process.cmdline())
-            if "RayTrainWorker" in name and process.status() != psutil.STATUS_ZOMBIE and busy(process):
+            if "RayTrainWorker" in name and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
     return found
-
-
-def busy(process: psutil.Process) -> bool:
-    return process.cpu_times().user > 4.0  # imports alone take as long
 
 
 def history(run: Path) -> list[dict[str, object]]:
