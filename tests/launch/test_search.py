@@ -99,7 +99,7 @@ class Killer(Screen):
                 os.kill(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.ray
 def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str, tmp_path: Path, ray_cluster: None):
     folder = tmp_path / "run"
     results, summary, screen = run(job_of(data, folder), "new")
@@ -165,12 +165,14 @@ def test_a_resumed_search_compares_over_the_same_days(tmp_path: Path):
         refuse_changes(job, longer)
 
 
+@pytest.mark.ray
 def test_a_space_without_a_member_within_the_budget_is_refused(data: str, tmp_path: Path, ray_cluster: None):
     space = {"kind": "ctr", "num_blocks": 3, "max_macs": 10}
     with pytest.raises(ConfigError, match="space.max_macs: found 10; the smallest network of the space takes"):
         run(job_of(data, tmp_path / "run", space=space), "new")
 
 
+@pytest.mark.ray
 def test_a_split_that_leaves_no_day_to_train_on_is_refused(data: str, tmp_path: Path, ray_cluster: None):
     split = {"validation_days": 2, "test_days": 2}
     with pytest.raises(ConfigError, match="the stream has 4 days, of which at least one has to be left to train on"):

@@ -52,7 +52,7 @@ def job_of(data: str, folder: Path, **changes: Any) -> SearchJob:
     return require_kind(SearchJob, check_job(tree, "test"), "test")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.ray
 def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray_cluster: None):
     folder = tmp_path / "run"
     results, summary, screen = run(job_of(data, folder), "new")
@@ -93,7 +93,7 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
     assert without_times(again) == without_times(results)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.ray
 def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, ray_cluster: None):
     folder = tmp_path / "run"
     budgets = [8_000, 30_000]
@@ -116,6 +116,7 @@ def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, 
     assert without_times(again) == without_times(results)
 
 
+@pytest.mark.ray
 def test_a_space_and_a_data_set_that_do_not_fit_are_refused(tmp_path: Path, ray_cluster: None):
     clicks, days = tmp_path / "clicks", tmp_path / "days"
     write_dataset(clicks, PLAIN, [[60]] * 4)
