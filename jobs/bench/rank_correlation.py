@@ -1,70 +1,97 @@
 """Whether a supernet ranks networks as training them alone does, for several recipes.
 
-python jobs/bench/rank_correlation.py run --folder FOLDER [--choices 50] [--parallel 2] [--samplings any single]
-  [KEY=VALUE ...]
-python jobs/bench/rank_correlation.py table --folder FOLDER
+python jobs/bench/rank_correlation.py alone --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
+python jobs/bench/rank_correlation.py score --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
+  [--recipes default ...]
+python jobs/bench/rank_correlation.py table --folder FOLDER [--results FILE.csv]
 
-`run` trains two supernets (any-connection and single-connection sampling) of jobs/search-drift.yaml, draws choices at
-random, trains each alone on the training days, and scores all with each supernet, with and without tuning the head. It
-goes on where it was stopped. `table` prints Kendall's tau with its 95 % interval.
+`alone` draws choices of jobs/search-drift.yaml's space at random, and trains each on the training days as a finalist.
+`score` trains a supernet by each recipe, and scores the same choices with it, with and without tuning the head. Each of
+these is one process of one thread, and both go on where they were stopped. `table` prints Kendall's tau with its 95 %
+interval, and writes the losses of all choices to a file.
 """
 
 import argparse
+import csv
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from random import Random
+from statistics import mean, stdev
 from typing import Any
 
+import ray
 import torch
 import torch.distributed as dist
 
-from raysparse.data.dataset import Dataset
-from raysparse.data.split import split_days
-from raysparse.data.stream import DayStream
-from raysparse.job import SearchJob, load_job, require_kind
+from raysparse.callbacks import build_callback
+from raysparse.data.dataset import Dataset, Day
+from raysparse.job import SearchJob, TrainJob, load_job, require_kind
 from raysparse.launch.arms import ArmBuilder
-from raysparse.launch.click_search import ClickSearch, mean_scores
+from raysparse.launch.click_search import CACHE, ClickSearch, mean_scores
 from raysparse.launch.cluster import connect
 from raysparse.launch.data import ensure_data
-from raysparse.launch.trainer import Quiet, finish_run
+from raysparse.launch.task import stream_of, task_of
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.feature_cache import FeatureCache
 from raysparse.search.ranking import kendall_interval, kendall_tau
 from raysparse.search.scoring import Scorer
+from raysparse.search.supernet_cache import MANIFEST
 from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
-from raysparse.train.click import ClickTask
 from raysparse.train.loop import fit
 from raysparse.train.run_folder import RunFolder
 from raysparse.train.state import TrainState
 
 JOB = Path(__file__).parents[1] / "search-drift.yaml"
-SAMPLINGS = ("any", "single")
+RECIPES = {
+    "default": (),
+    "single-connection": ("supernet.sampling.connections=single",),
+    "drawn networks alone": ("supernet.sampling.widest=false", "supernet.sampling.distillation=0.0"),
+    "w1.0": ("supernet.sampling.distillation=1.0",),
+    "w0.5 x2": ("supernet.sampling.paths_per_step=2",),
+}
+"""Keys of the job in which a recipe differs from it."""
 ALONE = "alone.jsonl"
 SCORES = "scores.jsonl"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["alone", "score", "table"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--choices", type=int, default=50)
     parser.add_argument("--parallel", type=int, default=2)
-    parser.add_argument("--samplings", nargs="+", choices=SAMPLINGS, default=SAMPLINGS)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=tuple(RECIPES))
+    parser.add_argument("--results", type=Path)
     arguments = parser.parse_intermixed_args()
-    if arguments.what == "run":
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        overrides = (*arguments.overrides, f"run_folder={arguments.folder}")
-        job = require_kind(SearchJob, load_job(JOB, overrides), str(JOB))
-        train_supernets(job, arguments.samplings, arguments.folder)
-        train_alone(overrides, arguments.folder, arguments.choices, arguments.parallel)
-        score(job, arguments.samplings, arguments.folder)
-    print(table(arguments.folder))
+    folder: Path = arguments.folder.absolute()
+    if arguments.what == "table":
+        if arguments.results is not None:
+            write_results(folder, arguments.results)
+        print(table(folder))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    overrides = tuple(arguments.overrides)
+    connect(arguments.parallel)
+    ensure_data(job_of(overrides, folder).data, Lines())
+    ray.shutdown()
+    with ProcessPoolExecutor(arguments.parallel, multiprocessing.get_context("spawn")) as pool:
+        if arguments.what == "alone":
+            done = {line["number"] for line in lines_of(folder / ALONE)}
+            left = [number for number in range(arguments.choices) if number not in done]
+            for line in pool.map(partial(alone, overrides, folder), left):
+                append(folder / ALONE, line)
+                print(f"alone {line['number']}: {line['log_loss']:.5f}, {line['macs']:,} MACs", flush=True)
+        else:
+            scored = [pool.submit(score, overrides, folder, one, arguments.choices) for one in arguments.recipes]
+            for future in scored:
+                future.result()
 
 
 class Lines:
@@ -73,34 +100,6 @@ class Lines:
     def message(self, text: str) -> None:
         """Print a line."""
         print(text, flush=True)
-
-
-def train_supernets(job: SearchJob, samplings: Sequence[str], folder: Path) -> None:
-    connect(job.scaling.num_workers * job.scaling.threads_per_worker)
-    dataset = ensure_data(job.data, Lines())
-    for sampling in samplings:
-        own = job.supernet.sampling.model_copy(update={"connections": sampling})
-        with_sampling = job.model_copy(update={"supernet": job.supernet.model_copy(update={"sampling": own})})
-        print(f"supernet, {sampling}-connection sampling", flush=True)
-        train_job = ClickSearch.of(with_sampling, dataset).supernet_job(RunFolder(str(folder.absolute() / sampling)))
-        finish_run(train_job, Quiet(Lines().message))
-
-
-def choice_of(space: CTRSpace, number: int) -> NASRecConfig:
-    return space.canonical(space.sample(Random(f"rank_correlation/{number}")))
-
-
-def train_alone(overrides: tuple[str, ...], folder: Path, num_choices: int, parallel: int) -> None:
-    done = {line["number"] for line in lines_of(folder / ALONE)}
-    left = [number for number in range(num_choices) if number not in done]
-    with (
-        ProcessPoolExecutor(parallel, multiprocessing.get_context("spawn")) as pool,
-        (folder / ALONE).open("a", encoding="utf-8") as file,
-    ):
-        for line in pool.map(alone, [(overrides, number) for number in left]):
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            print(f"alone {line['number']}: {line['log_loss']:.5f}, {line['macs']:,} MACs", flush=True)
 
 
 class Records(Callback):
@@ -114,82 +113,134 @@ class Records(Callback):
         self.lines += state.records
 
 
-def alone(arguments: tuple[tuple[str, ...], int]) -> dict[str, Any]:
-    """Train one choice in this process, as one rank."""
-    overrides, number = arguments
-    job = require_kind(SearchJob, load_job(JOB, overrides), str(JOB))
-    dataset = Dataset.open(job.data.path)
-    split = split_days(dataset.days, job.split)
-    space = ClickSearch.of(job, dataset).space
-    choice = choice_of(space, number)
-    torch.set_num_threads(1)
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+def alone(overrides: tuple[str, ...], folder: Path, number: int) -> dict[str, Any]:
+    """Train one choice as a finalist is trained."""
+    job, dataset, search = opened(overrides, folder)
+    choice = search.space.canonical(drawn(search.space, number))
     rate = job.finalists.learning_rates[0]
     optimizer = job.finalists.optimizer
     optimizer = optimizer.model_copy(update={"dense": optimizer.dense.model_copy(update={"learning_rate": rate})})
-    device = torch.device("cpu")
-    train_job = (
-        ClickSearch.of(job, dataset)
-        .supernet_job(RunFolder("unused"))
-        .model_copy(update={"model": choice, "optimizer": optimizer, "callbacks": ()})
+    train_job = search.supernet_job(RunFolder(str(folder))).model_copy(
+        update={"model": choice, "data": job.data, "optimizer": optimizer, "callbacks": ()}
     )
-    builder = ArmBuilder(train_job, dataset, device, 1)
-    records = Records()
-    state = TrainState(
-        days=(*split.training, *split.validation),
-        stream=DayStream(dataset, job.data, job.seed),
-        arms=[builder(TRAINED, trains=True)],
-        make_arm=builder,
-        task=ClickTask(device),
-        seed=job.seed,
-        device=device,
-    )
-    fit(state, [records], optimizer.schedule, 0)
+    days = (*search.split.training, *search.split.validation)
+    lines = trained(train_job, dataset, days)
     return {
         "number": number,
-        "key": space.key(choice),
-        "macs": builder.cost.macs,
-        **mean_scores(records.lines, split.validation),
+        "key": search.space.key(choice),
+        "macs": search.space.cost(choice).macs,
+        **mean_scores(lines, search.split.validation),
     }
 
 
-def score(job: SearchJob, samplings: Sequence[str], folder: Path) -> None:
+def score(overrides: tuple[str, ...], folder: Path, recipe: str, num_choices: int) -> None:
+    """Train a supernet, and score the choices with it."""
+    job, dataset, search = opened((*overrides, *RECIPES[recipe]), folder)
+    own = folder / recipe
+    if not (own / CACHE / MANIFEST).exists():
+        lines = trained(search.supernet_job(RunFolder(str(own))), dataset, search.split.training)
+        print(f"{recipe}: the widest network's losses {[round(line['log_loss'], 4) for line in lines]}", flush=True)
+    cache = FeatureCache.open(str(own / CACHE))
+    done = {(line["recipe"], line["steps"], line["number"]) for line in lines_of(folder / SCORES)}
+    for steps in (job.scoring.tuning_steps, 0):
+        scorer = Scorer(cache, search.space, job.scoring.model_copy(update={"tuning_steps": steps}), job.seed)
+        for number in range(num_choices):
+            if (recipe, steps, number) not in done:
+                # The blocks as drawn: their places decide which of the shared weights they use.
+                scores = scorer.score(drawn(search.space, number))
+                append(folder / SCORES, {"recipe": recipe, "steps": steps, "number": number, **scores})
+    print(f"{recipe}: scored", flush=True)
+
+
+def opened(overrides: tuple[str, ...], folder: Path) -> tuple[SearchJob, Dataset, ClickSearch]:
+    job = job_of(overrides, folder)
     dataset = Dataset.open(job.data.path)
-    space = ClickSearch.of(job, dataset).space
-    done = {(line["recipe"], line["number"]) for line in lines_of(folder / SCORES)}
-    numbers = [line["number"] for line in lines_of(folder / ALONE)]
-    with (folder / SCORES).open("a", encoding="utf-8") as file:
-        for sampling in samplings:
-            cache = FeatureCache.open(str(folder / sampling / "cache"))
-            for steps in (job.scoring.tuning_steps, 0):
-                recipe = f"{sampling}-connection, {f'head tuned for {steps} steps' if steps else 'head as it is'}"
-                scorer = Scorer(cache, space, job.scoring.model_copy(update={"tuning_steps": steps}), job.seed)
-                for number in numbers:
-                    if (recipe, number) not in done:
-                        # The blocks as drawn: their places decide which of the shared weights they use.
-                        drawn = space.sample(Random(f"rank_correlation/{number}"))
-                        line = {"recipe": recipe, "number": number, **scorer.score(drawn)}
-                        file.write(json.dumps(line) + "\n")
-                print(recipe, flush=True)
+    return job, dataset, ClickSearch.of(job, dataset)
+
+
+def job_of(overrides: tuple[str, ...], folder: Path) -> SearchJob:
+    return require_kind(SearchJob, load_job(JOB, (*overrides, f"run_folder={folder}")), str(JOB))
+
+
+def drawn(space: CTRSpace, number: int) -> NASRecConfig:
+    return space.sample(Random(f"rank_correlation/{number}"))
+
+
+def trained(job: TrainJob, dataset: Dataset, days: Sequence[Day]) -> list[dict[str, Any]]:
+    """Train in this process, as one rank of one thread; the history's lines."""
+    torch.set_num_threads(1)
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+    device = torch.device("cpu")
+    builder = ArmBuilder(job, dataset, device, 1)
+    records = Records()
+    state = TrainState(
+        days=tuple(days),
+        stream=stream_of(job, dataset),
+        arms=[builder(TRAINED, trains=True)],
+        make_arm=builder,
+        task=task_of(job, dataset, device),
+        seed=job.seed,
+        device=device,
+    )
+    callbacks = [build_callback(config, job.seed, job.model, dataset.schema) for config in job.callbacks]
+    fit(state, [records, *callbacks], job.optimizer.schedule, 0)
+    return records.lines
 
 
 def table(folder: Path) -> str:
-    alone_losses = {line["number"]: line["log_loss"] for line in lines_of(folder / ALONE)}
-    rows = ["| recipe | choices | Kendall's tau | 95 % interval |", "|---|---|---|---|"]
+    losses = {line["number"]: line["log_loss"] for line in lines_of(folder / ALONE)}
+    rows = [
+        "| supernet | choices | mean score | its deviation | head tuned, Kendall's tau | head as it is |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     scores = list(lines_of(folder / SCORES))
     for recipe in dict.fromkeys(line["recipe"] for line in scores):
-        of_recipe = [line for line in scores if line["recipe"] == recipe]
-        x = [line["log_loss"] for line in of_recipe]
-        y = [alone_losses[line["number"]] for line in of_recipe]
-        low, high = kendall_interval(x, y, seed=0)
-        rows.append(f"| {recipe} | {len(x)} | {kendall_tau(x, y):.2f} | {low:.2f} to {high:.2f} |")
+        tuned, untuned = (
+            {line["number"]: line["log_loss"] for line in scores if line["recipe"] == recipe and is_tuned(line)}
+            for is_tuned in (lambda line: line["steps"] > 0, lambda line: not line["steps"])
+        )
+        of_recipe = list(tuned.values())
+        rows.append(
+            f"| {recipe} | {len(tuned)} | {mean(of_recipe):.4f} | {stdev(of_recipe):.4f} | {tau(tuned, losses)} | "
+            f"{tau(untuned, losses)} |"
+        )
     return "\n".join(rows)
+
+
+def tau(scores: dict[int, float], losses: dict[int, float]) -> str:
+    numbers = sorted(scores.keys() & losses.keys())
+    x, y = [scores[number] for number in numbers], [losses[number] for number in numbers]
+    low, high = kendall_interval(x, y, seed=0)
+    return f"{kendall_tau(x, y):.2f} ({low:.2f} to {high:.2f})"
+
+
+def write_results(folder: Path, path: Path) -> None:
+    """Write a line for each choice: its loss alone, and its score in each supernet."""
+    scores = list(lines_of(folder / SCORES))
+    columns = {
+        f"{recipe}, {f'head tuned for {steps} steps' if steps else 'head as it is'}": {
+            line["number"]: line["log_loss"] for line in scores if (line["recipe"], line["steps"]) == (recipe, steps)
+        }
+        for recipe, steps in dict.fromkeys((line["recipe"], line["steps"]) for line in scores)
+    }
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["number", "macs", "alone", *columns])
+        for line in sorted(lines_of(folder / ALONE), key=lambda line: line["number"]):
+            of_choice = [line["log_loss"], *(column.get(line["number"]) for column in columns.values())]
+            losses = ["" if loss is None else f"{loss:.6f}" for loss in of_choice]
+            writer.writerow([line["number"], line["macs"], *losses])
 
 
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:
     if path.exists():
         yield from map(json.loads, path.read_text().splitlines())
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
