@@ -106,12 +106,8 @@ installation_hash() {
 }
 
 # Twice quiet: errors are shown, warnings (the root user's, unreachable mirrors') are not.
-# In an environment of one's own, modules are compiled when they are first imported: all of them takes a minute. In a
-# container they are compiled now, since those who run it may not write there.
 pip_install() {
-  local compile=--no-compile
-  [ "$SYSTEM" = no ] || compile=--compile
-  "$TARGET" -m pip install --quiet --quiet "$compile" "$@" || fail "pip could not install $*"
+  "$TARGET" -m pip install --quiet --quiet "$@" || fail "pip could not install $*"
 }
 
 refuse_other_build() {

@@ -18,7 +18,7 @@ case "$arguments" in
   "-m pip show --quiet ${{INSTALLED:-nothing}}") ;;
   "-m pip show"*) exit 1 ;;
   "-m pip install"*)
-    echo "${{arguments#-m pip install --quiet --quiet --no-compile }}" >>"$log"
+    echo "${{arguments#-m pip install --quiet --quiet }}" >>"$log"
     [ -z "${{FAILING:-}}" ] || [[ "$arguments" != *"$FAILING"* ]] ;;
   "-W ignore -c"*)
     [ -z "${{IMPORT_ERROR:-}}" ] || {{ echo "$IMPORT_ERROR" >&2; exit 1; }} ;;
