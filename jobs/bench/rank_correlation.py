@@ -48,12 +48,17 @@ from raysparse.train.run_folder import RunFolder
 from raysparse.train.state import TrainState
 
 JOB = Path(__file__).parents[1] / "search-drift.yaml"
+WIDEST = ("supernet.sampling.widest=true", "supernet.sampling.distillation=0.5")
 RECIPES = {
     "default": (),
     "single-connection": ("supernet.sampling.connections=single",),
-    "drawn networks alone": ("supernet.sampling.widest=false", "supernet.sampling.distillation=0.0"),
-    "w1.0": ("supernet.sampling.distillation=1.0",),
-    "w0.5 x2": ("supernet.sampling.paths_per_step=2",),
+    "widest teaches": WIDEST,
+    "widest teaches four": (*WIDEST, "supernet.sampling.paths_per_step=4"),
+    "widest teaches, adam": (
+        *WIDEST,
+        "supernet.optimizer.dense={kind: adam, learning_rate: 2e-3, clip_norm: 5.0}",
+        "supernet.optimizer.sparse.learning_rate=0.03",
+    ),
 }
 """Keys of the job in which a recipe differs from it."""
 ALONE = "alone.jsonl"
