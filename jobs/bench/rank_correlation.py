@@ -196,8 +196,8 @@ def trained(job: TrainJob, dataset: Dataset, days: Sequence[Day]) -> list[dict[s
 def table(folder: Path) -> str:
     losses = {line["number"]: line["log_loss"] for line in lines_of(folder / ALONE)}
     rows = [
-        "| supernet | choices | mean score | its deviation | head tuned, Kendall's tau | head as it is |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| supernet | scored | mean | deviation | trained alone, too | head tuned, Kendall's tau | head as it is |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     scores = list(lines_of(folder / SCORES))
     for recipe in dict.fromkeys(line["recipe"] for line in scores):
@@ -207,14 +207,16 @@ def table(folder: Path) -> str:
         )
         of_recipe = list(tuned.values())
         rows.append(
-            f"| {recipe} | {len(tuned)} | {mean(of_recipe):.4f} | {stdev(of_recipe):.4f} | {tau(tuned, losses)} | "
-            f"{tau(untuned, losses)} |"
+            f"| {recipe} | {len(tuned)} | {mean(of_recipe):.4f} | {stdev(of_recipe):.4f} | "
+            f"{len(tuned.keys() & losses.keys())} | {tau(tuned, losses)} | {tau(untuned, losses)} |"
         )
     return "\n".join(rows)
 
 
 def tau(scores: dict[int, float], losses: dict[int, float]) -> str:
     numbers = sorted(scores.keys() & losses.keys())
+    if len(numbers) < 2:
+        return ""
     x, y = [scores[number] for number in numbers], [losses[number] for number in numbers]
     low, high = kendall_interval(x, y, seed=0)
     return f"{kendall_tau(x, y):.2f} ({low:.2f} to {high:.2f})"
