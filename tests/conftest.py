@@ -15,12 +15,10 @@ settings.load_profile("no_deadline")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the tests (pytest -n), those of a file that need Ray stay together, on the cluster
-    of their process: they wait for each other's processes to end. Each process of a run imports for ten seconds of a
-    core's time, so that they get more of it."""
+    of their process: they wait for each other's processes to end."""
     for item in items:
         if item.get_closest_marker("ray") is not None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ python jobs/bench/rank_correlation.py table --folder FOLDER [--results FILE.csv]
 `alone` draws choices of jobs/search-drift.yaml's space at random, and trains each on the training days as a finalist.
 `score` trains a supernet by each recipe, and scores the same choices with it, with and without tuning the head. Each of
 these is one process of one thread, and both go on where they were stopped. `table` prints Kendall's tau with its 95 %
-interval, and writes the losses of all choices to a file.
+interval, and of multiply-adds and between supernets for comparison, and writes the losses of all choices to a file.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from statistics import mean, stdev
@@ -199,17 +200,20 @@ def table(folder: Path) -> str:
         "| supernet | scored | mean | deviation | trained alone, too | head tuned, Kendall's tau | head as it is |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    scores = list(lines_of(folder / SCORES))
-    for recipe in dict.fromkeys(line["recipe"] for line in scores):
-        tuned, untuned = (
-            {line["number"]: line["log_loss"] for line in scores if line["recipe"] == recipe and is_tuned(line)}
-            for is_tuned in (lambda line: line["steps"] > 0, lambda line: not line["steps"])
-        )
-        of_recipe = list(tuned.values())
+    tuned: dict[str, dict[int, float]] = {}
+    untuned: dict[str, dict[int, float]] = {}
+    for line in lines_of(folder / SCORES):
+        (tuned if line["steps"] else untuned).setdefault(line["recipe"], {})[line["number"]] = line["log_loss"]
+    for recipe, scores in tuned.items():
+        of_scores = list(scores.values())
         rows.append(
-            f"| {recipe} | {len(tuned)} | {mean(of_recipe):.4f} | {stdev(of_recipe):.4f} | "
-            f"{len(tuned.keys() & losses.keys())} | {tau(tuned, losses)} | {tau(untuned, losses)} |"
+            f"| {recipe} | {len(scores)} | {mean(of_scores):.4f} | {stdev(of_scores):.4f} | "
+            f"{len(scores.keys() & losses.keys())} | {tau(scores, losses)} | {tau(untuned.get(recipe, {}), losses)} |"
         )
+    more = {line["number"]: -line["macs"] for line in lines_of(folder / ALONE)}
+    rows += ["", f"More multiply-adds against trained alone: {tau(more, losses)}."]
+    for (one, its), (other, others) in combinations(tuned.items(), 2):
+        rows.append(f"{one} against {other}, {len(its.keys() & others.keys())} networks: {tau(its, others)}.")
     return "\n".join(rows)
 
 
@@ -233,11 +237,14 @@ def write_results(folder: Path, path: Path) -> None:
     }
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["number", "macs", "alone", *columns])
-        for line in sorted(lines_of(folder / ALONE), key=lambda line: line["number"]):
-            of_choice = [line["log_loss"], *(column.get(line["number"]) for column in columns.values())]
+        writer.writerow(["number", "network", "macs", "alone", *columns])
+        alone_lines = {line["number"]: line for line in lines_of(folder / ALONE)}
+        macs = {line["number"]: int(line["macs"]) for line in (*scores, *alone_lines.values())}
+        for number in sorted(macs):
+            line = alone_lines.get(number, {})
+            of_choice = [line.get("log_loss"), *(column.get(number) for column in columns.values())]
             losses = ["" if loss is None else f"{loss:.6f}" for loss in of_choice]
-            writer.writerow([line["number"], line["macs"], *losses])
+            writer.writerow([number, line.get("key", ""), macs[number], *losses])
 
 
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -97,7 +97,7 @@ class RandomSearchConfig(Config):
         """What is made small: nothing is looked at."""
         return ()
 
-    def resolved(self, quality: str) -> "RandomSearchConfig":  # noqa: ARG002  # as the others are asked
+    def resolved(self, quality: str) -> "RandomSearchConfig":  # as the others are asked
         """Return the same: there is nothing to fill in."""
         return self
 
@@ -398,7 +398,7 @@ class ListedSearch(GenerationalSearch[C]):
         self._choices = list({space.key(choice): choice for choice in choices}.values())
         super().__init__(space, 0, (), _Schedule(len(self._choices)))
 
-    def _draw(self, random: Random) -> C:  # noqa: ARG002  # the choices are there
+    def _draw(self, random: Random) -> C:  # the choices are there
         return self._choices[len(self._keys)]
 
     def _select(self, scored: list[Member[C]]) -> list[Member[C]]:

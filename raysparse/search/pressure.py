@@ -53,11 +53,11 @@ class FixedPressure:
     def __init__(self, strength: float) -> None:
         self._strength = strength
 
-    def term(self, ratio: Tensor, depth: Tensor, progress: float) -> Tensor:  # noqa: ARG002  # as the others are asked
+    def term(self, ratio: Tensor, depth: Tensor, progress: float) -> Tensor:  # as the others are asked
         """Return what is added to the loss."""
         return self._strength * ratio
 
-    def update(self, ratio: float, progress: float) -> dict[str, float]:  # noqa: ARG002
+    def update(self, ratio: float, progress: float) -> dict[str, float]:
         """Return what is worth noting of a step."""
         return {"strength": self._strength}
 
@@ -68,11 +68,11 @@ class PaperPressure:
     def __init__(self, strength: float) -> None:
         self._strength = strength
 
-    def term(self, ratio: Tensor, depth: Tensor, progress: float) -> Tensor:  # noqa: ARG002
+    def term(self, ratio: Tensor, depth: Tensor, progress: float) -> Tensor:
         """Return what is added to the loss; no gradient goes through the place."""
         return self._strength * (1 + int(depth.argmax())) / len(depth) * ratio
 
-    def update(self, ratio: float, progress: float) -> dict[str, float]:  # noqa: ARG002
+    def update(self, ratio: float, progress: float) -> dict[str, float]:
         """Return what is worth noting of a step."""
         return {"strength": self._strength}
 
@@ -91,7 +91,7 @@ class DualPressure:
         passed = (progress - self._config.warm_up) / self._config.annealing
         return self._budget ** min(1.0, max(0.0, passed))
 
-    def term(self, ratio: Tensor, depth: Tensor, progress: float) -> Tensor:  # noqa: ARG002
+    def term(self, ratio: Tensor, depth: Tensor, progress: float) -> Tensor:
         """Return what is added to the loss."""
         return self.multiplier * (ratio / self.budget(progress) - 1.0)
 

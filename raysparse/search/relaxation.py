@@ -83,7 +83,7 @@ class DifferentiableConfig(Config):
         """What is made small: its own loss and cost, not a trial's."""
         return ()
 
-    def resolved(self, quality: str) -> "DifferentiableConfig":  # noqa: ARG002  # as the others are asked
+    def resolved(self, quality: str) -> "DifferentiableConfig":  # as the others are asked
         """Return the same: there is nothing to fill in."""
         return self
 

@@ -100,6 +100,7 @@ class Killer(Screen):
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str, tmp_path: Path, ray_cluster: None):
     folder = tmp_path / "run"
     results, summary, screen = run(job_of(data, folder), "new")

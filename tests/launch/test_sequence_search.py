@@ -53,6 +53,7 @@ def job_of(data: str, folder: Path, **changes: Any) -> SearchJob:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray_cluster: None):
     folder = tmp_path / "run"
     results, summary, screen = run(job_of(data, folder), "new")
@@ -94,6 +95,7 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, ray_cluster: None):
     folder = tmp_path / "run"
     budgets = [8_000, 30_000]

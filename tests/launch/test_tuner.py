@@ -142,7 +142,7 @@ def test_a_trial_that_is_behind_is_stopped_and_one_that_fails_is_written_down(
         data=data,
         # A trial is told to stop while it goes on: its days have to take longer than the word does to reach it.
         job={
-            "data": {"path": data, "batch_size": 16},
+            "data": {"path": data, "batch_size": 8},
             "warm_up_days": 1,
             "optimizer": {"dense": {"kind": "sgd"}},
         },
