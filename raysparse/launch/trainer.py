@@ -23,7 +23,7 @@ from raysparse.launch.data import ensure_data
 from raysparse.launch.entry import enter_worker
 from raysparse.launch.relay import EventRelay
 from raysparse.launch.run_facts import run_facts
-from raysparse.train.run_folder import CHECKPOINTS, SUMMARY, RunFolder, RunMode
+from raysparse.train.run_folder import CHECKPOINTS, HISTORY, SUMMARY, RunFolder, RunMode
 from raysparse.train.summary import summarize
 
 WORKER_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
@@ -118,7 +118,7 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     if whole is not None:
         display.message("all days are done already")
         return whole
-    started = time.time()
+    started, resumed = time.time(), folder.exists(HISTORY)
     scaling = job.scaling
     # Ray starts its processes while this one imports torch.
     importing = threading.Thread(target=_import_trainer)
@@ -138,7 +138,7 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
         _run_with_restarts(job, folder, relay, display)
     finally:
         relay.close()
-    summary = json.dumps({**_summary(job, folder, started), **facts}, indent=1)
+    summary = json.dumps({**_summary(job, folder, started), "resumed": resumed, **facts}, indent=1)
     folder.write(SUMMARY, summary + "\n")
     return json.loads(summary)
 

@@ -95,7 +95,8 @@ def _tiles(run: Run) -> Iterator[Tile]:
         yield Tile("days", whole(len(history.days)), scored)
     yield Tile("rows", short(totals["rows"]))
     yield Tile("training", short(totals["samples_per_s"]), "samples/s")
-    yield Tile("run time", duration(_number(run.summary.get("seconds"))))
+    since = "since it was resumed" if run.summary.get("resumed") else ""
+    yield Tile("run time", duration(_number(run.summary.get("seconds"))), since)
     yield Tile("parameters", short(_number(run.summary.get("parameters"))), "without the tables")
     if run.plan:
         yield Tile("embedding tables", mebibytes(sum(table.get("bytes") or 0 for table in run.plan)), "MiB")

@@ -19,9 +19,9 @@ h3 { font-size: 14px; margin: 0; }
 .status b.bad { color: var(--bad); }
 .missing { border-left: 3px solid var(--bad); margin: 16px 0 0; padding: 2px 0 2px 12px; list-style: none; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(136px, 1fr)); gap: 10px; margin: 22px 0 14px; }
-.tile { background: var(--card); border: 1px solid var(--grid); border-radius: 8px; padding: 10px 14px; }
+.tile { background: var(--card); border: 1px solid var(--grid); border-radius: 8px; padding: 10px 12px; }
 .tile .name { color: var(--muted); font-size: 13px; }
-.tile .value { font-size: 21px; font-weight: 600; line-height: 1.3; white-space: nowrap;
+.tile .value { font-size: 19px; font-weight: 600; line-height: 1.3; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .tile .unit { display: block; overflow: hidden; text-overflow: ellipsis;
   color: var(--muted); font-size: 13px; font-weight: 400; }
@@ -46,7 +46,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: 4px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 600; position: sticky; top: 0; background: var(--page); }
 .arms th { white-space: normal; vertical-align: bottom; }
-.arms td.name { min-width: 11em; }
+.arms td.name { min-width: 9em; }
+@media screen { .arms table { font-size: 13px; } .arms th, .arms td { padding: 4px 6px; } }
 td.text, th.text { text-align: left; }
 td.name { white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
 tr.total td { font-weight: 600; }

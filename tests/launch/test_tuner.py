@@ -114,6 +114,8 @@ def test_a_run_that_is_disturbed_ends_with_the_table_of_an_undisturbed_one(
     assert "trial 1: goes on from checkpoint step-000000064 (day 002, batch 0)" in screen.messages
     assert screen.ended == [(1, "finished")]
     assert without_times(again) == without_times(summary)
+    summaries = [json.loads((folder / "trials" / name / "summary.json").read_text()) for name in ("000", "001")]
+    assert [of_trial["resumed"] for of_trial in summaries] == [False, True]
 
     # What is whole runs nothing any more.
     same, screen = run(job, "resume")

@@ -61,6 +61,12 @@ def test_the_numbers_of_the_run_stand_on_the_page(tmp_path: Path):
     assert "kind: train\nname: flights" in page.texts
 
 
+@pytest.mark.parametrize("resumed", [True, False])
+def test_the_time_of_a_resumed_run_is_that_since_then(tmp_path: Path, resumed: bool):
+    page = page_of(write_run(tmp_path, [record("2013-01-01", "trained")], {**SUMMARY, "resumed": resumed}))
+    assert ("since it was resumed" in Elements(page).texts) == resumed
+
+
 def test_a_year_of_three_arms_stays_small_and_loads_nothing(tmp_path: Path):
     page = page_of(write_run(tmp_path, year(("trained", "frozen", "pruned")), SUMMARY))
     assert len(page.encode()) < 1_500_000
