@@ -2,26 +2,28 @@
 
 python jobs/bench/rank_correlation.py alone --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
 python jobs/bench/rank_correlation.py score --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
-  [--recipes default ...]
+  [--recipes default ...] [--scorings "head tuned" ...]
 python jobs/bench/rank_correlation.py table --folder FOLDER [--results FILE.csv]
 
 `alone` draws choices of jobs/search-drift.yaml's space at random, and trains each on the training days as a finalist.
-`score` trains a supernet by each recipe, and scores the same choices with it, with and without tuning the head. Each of
-these is one process of one thread, and both go on where they were stopped. `table` prints Kendall's tau with its 95 %
-interval, and of multiply-adds and between supernets for comparison, and writes the losses of all choices to a file.
+`score` trains a supernet by each recipe, and scores the same choices with it: with its weights, the head tuned or as it
+is, and with weights of their own on its look-ups. Each of these is one process of one thread, and both go on where they
+were stopped. `table` prints Kendall's tau with its 95 % interval, and of multiply-adds and between supernets for
+comparison, and writes the losses of all choices to a file.
 """
 
 import argparse
 import csv
 import json
 import multiprocessing
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from random import Random
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import ray
@@ -62,6 +64,17 @@ RECIPES = {
     ),
 }
 """Keys of the job in which a recipe differs from it."""
+SCORINGS = {
+    "own weights": ("scoring.tuned=network",),
+    "head tuned": (
+        "scoring.tuned=head",
+        "scoring.tuning_rows=16_384",
+        "scoring.tuning_steps=200",
+        "scoring.tuning_batch_size=512",
+    ),
+    "head as it is": ("scoring.tuned=head", "scoring.tuning_steps=0"),
+}
+"""Keys of the job in which a way of scoring differs from it."""
 ALONE = "alone.jsonl"
 SCORES = "scores.jsonl"
 
@@ -74,6 +87,7 @@ def main() -> None:
     parser.add_argument("--choices", type=int, default=50)
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=tuple(RECIPES))
+    parser.add_argument("--scorings", nargs="+", choices=SCORINGS, default=tuple(SCORINGS))
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_intermixed_args()
     folder: Path = arguments.folder.absolute()
@@ -95,7 +109,16 @@ def main() -> None:
                 append(folder / ALONE, line)
                 print(f"alone {line['number']}: {line['log_loss']:.5f}, {line['macs']:,} MACs", flush=True)
         else:
-            scored = [pool.submit(score, overrides, folder, one, arguments.choices) for one in arguments.recipes]
+            numbers = range(arguments.choices)
+            trained = [pool.submit(train_supernet, overrides, folder, one) for one in arguments.recipes]
+            for future in trained:
+                future.result()
+            scored = [
+                pool.submit(score, overrides, folder, recipe, scoring, numbers[part :: arguments.parallel])
+                for recipe in arguments.recipes
+                for scoring in arguments.scorings
+                for part in range(arguments.parallel)
+            ]
             for future in scored:
                 future.result()
 
@@ -139,23 +162,31 @@ def alone(overrides: tuple[str, ...], folder: Path, number: int) -> dict[str, An
     }
 
 
-def score(overrides: tuple[str, ...], folder: Path, recipe: str, num_choices: int) -> None:
-    """Train a supernet, and score the choices with it."""
-    job, dataset, search = opened((*overrides, *RECIPES[recipe]), folder)
+def train_supernet(overrides: tuple[str, ...], folder: Path, recipe: str) -> None:
+    """Train a supernet, and look its rows up."""
+    _, dataset, search = opened((*overrides, *RECIPES[recipe]), folder)
     own = folder / recipe
     if not (own / CACHE / MANIFEST).exists():
         lines = trained(search.supernet_job(RunFolder(str(own))), dataset, search.split.training)
         print(f"{recipe}: the widest network's losses {[round(line['log_loss'], 4) for line in lines]}", flush=True)
-    cache = FeatureCache.open(str(own / CACHE))
-    done = {(line["recipe"], line["steps"], line["number"]) for line in lines_of(folder / SCORES)}
-    for steps in (job.scoring.tuning_steps, 0):
-        scorer = Scorer(cache, search.space, job.scoring.model_copy(update={"tuning_steps": steps}), job.seed)
-        for number in range(num_choices):
-            if (recipe, steps, number) not in done:
-                # The blocks as drawn: their places decide which of the shared weights they use.
-                scores = scorer.score(drawn(search.space, number))
-                append(folder / SCORES, {"recipe": recipe, "steps": steps, "number": number, **scores})
-    print(f"{recipe}: scored", flush=True)
+
+
+def score(overrides: tuple[str, ...], folder: Path, recipe: str, scoring: str, numbers: Sequence[int]) -> None:
+    """Score some choices with a supernet."""
+    torch.set_num_threads(1)
+    job, _, search = opened((*overrides, *RECIPES[recipe], *SCORINGS[scoring]), folder)
+    cache = FeatureCache.open(str(folder / recipe / CACHE))
+    done = {(line["recipe"], line["scoring"], line["number"]) for line in lines_of(folder / SCORES)}
+    scorer = Scorer(cache, search.space, job.scoring, job.seed)
+    for number in numbers:
+        if (recipe, scoring, number) not in done:
+            started = time.perf_counter()
+            # The blocks as drawn: their places decide which of the shared weights they use.
+            scores = scorer.score(drawn(search.space, number))
+            seconds = time.perf_counter() - started
+            line = {"recipe": recipe, "scoring": scoring, "number": number, "seconds": seconds, **scores}
+            append(folder / SCORES, line)
+    print(f"{recipe}, {scoring}: {len(numbers)} scored", flush=True)
 
 
 def opened(overrides: tuple[str, ...], folder: Path) -> tuple[SearchJob, Dataset, ClickSearch]:
@@ -197,24 +228,35 @@ def trained(job: TrainJob, dataset: Dataset, days: Sequence[Day]) -> list[dict[s
 def table(folder: Path) -> str:
     losses = {line["number"]: line["log_loss"] for line in lines_of(folder / ALONE)}
     rows = [
-        "| supernet | scored | mean | deviation | trained alone, too | head tuned, Kendall's tau | head as it is |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| supernet | scored with | networks | mean | deviation | seconds | trained alone, too | Kendall's tau |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    tuned: dict[str, dict[int, float]] = {}
-    untuned: dict[str, dict[int, float]] = {}
-    for line in lines_of(folder / SCORES):
-        (tuned if line["steps"] else untuned).setdefault(line["recipe"], {})[line["number"]] = line["log_loss"]
-    for recipe, scores in tuned.items():
-        of_scores = list(scores.values())
+    found = scores_of(folder)
+    for (recipe, scoring), lines in found.items():
+        scores = [line["log_loss"] for line in lines.values()]
         rows.append(
-            f"| {recipe} | {len(scores)} | {mean(of_scores):.4f} | {stdev(of_scores):.4f} | "
-            f"{len(scores.keys() & losses.keys())} | {tau(scores, losses)} | {tau(untuned.get(recipe, {}), losses)} |"
+            f"| {recipe} | {scoring} | {len(scores)} | {mean(scores):.4f} | {stdev(scores):.4f} | "
+            f"{median(line['seconds'] for line in lines.values()):.1f} | {len(lines.keys() & losses.keys())} | "
+            f"{tau(log_losses(lines), losses)} |"
         )
     more = {line["number"]: -line["macs"] for line in lines_of(folder / ALONE)}
     rows += ["", f"More multiply-adds against trained alone: {tau(more, losses)}."]
-    for (one, its), (other, others) in combinations(tuned.items(), 2):
-        rows.append(f"{one} against {other}, {len(its.keys() & others.keys())} networks: {tau(its, others)}.")
+    for (one, its), (other, others) in combinations(found.items(), 2):
+        text = tau(log_losses(its), log_losses(others))
+        rows.append(f"{', '.join(one)} against {', '.join(other)}, {len(its.keys() & others.keys())} networks: {text}.")
     return "\n".join(rows)
+
+
+def scores_of(folder: Path) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+    """Lines of the scored networks by number, for each supernet and way of scoring."""
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for line in lines_of(folder / SCORES):
+        found.setdefault((line["recipe"], line["scoring"]), {})[line["number"]] = line
+    return dict(sorted(found.items()))
+
+
+def log_losses(lines: dict[int, dict[str, Any]]) -> dict[int, float]:
+    return {number: line["log_loss"] for number, line in lines.items()}
 
 
 def tau(scores: dict[int, float], losses: dict[int, float]) -> str:
@@ -227,19 +269,15 @@ def tau(scores: dict[int, float], losses: dict[int, float]) -> str:
 
 
 def write_results(folder: Path, path: Path) -> None:
-    """Write a line for each choice: its loss alone, and its score in each supernet."""
-    scores = list(lines_of(folder / SCORES))
-    columns = {
-        f"{recipe}, {f'head tuned for {steps} steps' if steps else 'head as it is'}": {
-            line["number"]: line["log_loss"] for line in scores if (line["recipe"], line["steps"]) == (recipe, steps)
-        }
-        for recipe, steps in dict.fromkeys((line["recipe"], line["steps"]) for line in scores)
-    }
+    """Write a line for each choice: its loss alone, and its scores."""
+    found = scores_of(folder)
+    columns = {", ".join(key): log_losses(lines) for key, lines in found.items()}
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["number", "network", "macs", "alone", *columns])
         alone_lines = {line["number"]: line for line in lines_of(folder / ALONE)}
-        macs = {line["number"]: int(line["macs"]) for line in (*scores, *alone_lines.values())}
+        scored = (line for lines in found.values() for line in lines.values())
+        macs = {line["number"]: int(line["macs"]) for line in (*scored, *alone_lines.values())}
         for number in sorted(macs):
             line = alone_lines.get(number, {})
             of_choice = [line.get("log_loss"), *(column.get(number) for column in columns.values())]

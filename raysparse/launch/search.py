@@ -223,7 +223,7 @@ def finalists_of(job: SearchJob, kind: SearchKind, entries: list[Entry]) -> list
             "key": entry.key,
             "choice": choice.model_dump(mode="json"),
             "drawn": drawn.model_dump(mode="json"),
-            f"supernet_{quality.name}": quality.loss_of((entry.objectives or {})[quality.objective]),
+            f"trial_{quality.name}": quality.loss_of((entry.objectives or {})[quality.objective]),
         }
         placed = drawn if isinstance(drawn, NASRecConfig) else None
         contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts, placed))

@@ -45,11 +45,11 @@ def _trials(search: SearchRun) -> Chart | None:
     points = [
         Points("trial", macs, scores, _TRIAL, size=3.2, alpha=0.4),
         Points("front: no trial is both smaller and better", macs[best], scores[best], _FRONT, size=4, joined=True),
-        *_contenders(search.results.finalists, "supernet"),
+        *_contenders(search.results.finalists, "trial"),
     ]
-    title = f"validation {quality.title} in the supernet"
+    title = f"validation {quality.title} in its trial"
     plane = Plane(_macs(quality), title, points, log_x=True, number_text=number_text.tick)
-    chart = _chart(plane, f"Every trial: score in the supernet over size, {_best_corner(quality)} is better")
+    chart = _chart(plane, f"Every trial: score over size, {_best_corner(quality)} is better")
     return replace(chart, notes=[*chart.notes, *_failures(search.entries)])
 
 
@@ -89,7 +89,7 @@ def _best_so_far(search: SearchRun) -> Chart | None:
     first = next((place for place, entry in enumerate(search.entries) if entry.generation > 0), None)
     plane = Plane(
         "trials that have ended",
-        f"validation {quality.title} in the supernet",
+        f"validation {quality.title} in its trial",
         points,
         mark=(first + 0.5, "generation 1 begins") if first is not None else None,
         number_text=number_text.tick,
@@ -99,13 +99,13 @@ def _best_so_far(search: SearchRun) -> Chart | None:
 
 def _ranking(search: SearchRun) -> Chart | None:
     """Only where finalists have been trained."""
-    pairs = [(finalist.numbers["supernet"], finalist.numbers["validation"]) for finalist in search.results.finalists]
+    pairs = [(finalist.numbers["trial"], finalist.numbers["validation"]) for finalist in search.results.finalists]
     known = [(score, loss) for score, loss in pairs if score is not None and loss is not None]
-    points = _contenders(search.results.finalists, "validation", over="supernet")
+    points = _contenders(search.results.finalists, "validation", over="trial")
     if len(known) < 2 or not points:
         return None
     title = f"validation {search.results.quality.title}"
-    plane = Plane(f"{title} in the supernet", f"{title}, trained alone", points)
+    plane = Plane(f"{title} in its trial", f"{title}, trained alone", points)
     chart = _chart(plane, f"Rank correlation over {counted(len(known), 'finalist')}: {_tau_text(known)}")
     return replace(chart, notes=[*chart.notes, *_tau_notes(known)])
 

@@ -132,7 +132,7 @@ def _closing_line(summary: Mapping[str, Any]) -> str:
 
 def _contest_table(results: Results) -> list[str]:
     titles = (
-        *("network", "rate", "MACs", "parameters", "MiB", "supernet", "validation", "test"),
+        *("network", "rate", "MACs", "parameters", "MiB", "trial", "validation", "test"),
         f"test {results.quality.second_title}",
     )
     rows: list[Sequence[str]] = [titles, *(_contest_cells(contender) for contender in results.contenders)]
@@ -150,7 +150,7 @@ def _contest_cells(contender: Contender) -> list[str]:
         short(numbers["macs"]),
         short(numbers["parameters"]),
         mebibytes(numbers["embedding_bytes"]),
-        fixed(numbers["supernet"]),
+        fixed(numbers["trial"]),
         fixed(numbers["validation"]),
         fixed(numbers["test"]),
         fixed(numbers["test_second"]),

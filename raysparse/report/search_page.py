@@ -120,7 +120,7 @@ def _tiles(search: SearchRun) -> Iterator[Tile]:
     quality = results.quality
     losses = [entry.objectives[quality.objective] for entry in search.entries if entry.objectives is not None]
     if losses and not results.contenders:
-        yield Tile("best score", fixed(quality.loss_of(min(losses))), f"{quality.title} in supernet")
+        yield Tile("best score", fixed(quality.loss_of(min(losses))), f"{quality.title} in a trial")
     yield Tile("speed of trials", short(_number(summary.get("trials_per_minute"))), "trials/min")
     phases = summary.get("phases") or {}
     yield Tile("supernet", duration(_number(phases.get("supernet"))), "training it")
@@ -142,7 +142,7 @@ def _contest_grid(results: Results) -> Grid | None:
         Column("parameters"),
         Column("latency, ms"),
         Column("tables, MiB"),
-        Column("score in supernet"),
+        Column("score in its trial"),
         Column(f"validation {quality.title}", "main"),
         *above,
         Column(f"validation {quality.second_title}"),
@@ -177,7 +177,7 @@ def _contest_cells(contender: Contender, results: Results) -> list[str]:
         short(numbers["parameters"]),
         MISSING if numbers["latency_us"] is None else fixed(numbers["latency_us"] / 1000, 1),
         mebibytes(numbers["embedding_bytes"]),
-        fixed(numbers["supernet"]),
+        fixed(numbers["trial"]),
         *scores("validation", results.teacher[0]),
         *scores("test", results.teacher[1]),
         *([contender.key] if results.quality is NEXT_ITEMS else []),
@@ -205,7 +205,7 @@ def _contest_note(results: Results, inherited_days: int | None) -> str:
             "baselines are trained over all days from drawn weights; each predicts a day before it learns it."
         )
     note = (
-        f"★: the chosen finalist. {trained} Finalists are numbered by their score in the supernet, which is a "
+        f"★: the chosen finalist. {trained} Finalists are numbered by their score as trials, which is a "
         f"validation {title} as well. Learning rates and the chosen finalist are picked by validation {title}; the "
         f"test {'part picks' if of_items else 'days pick'} nothing. Parameters are those without the tables; latency "
         f"is that of {'64 histories' if of_items else '1,024 rows'} on one thread, the tables' look-ups aside."

@@ -30,7 +30,7 @@ NUMBERS = (
 )
 """Read as they are called."""
 
-SCORES = ("supernet", "validation", "validation_second", "test", "test_second")
+SCORES = ("trial", "validation", "validation_second", "test", "test_second")
 """Values of the metric by which the search judges, and of the one beside it."""
 
 
@@ -182,7 +182,7 @@ def results_of(tree: Mapping[str, Any], origin: str, default: Quality = CLICKS) 
 def _contender(row: Mapping[str, Any], numbers: Mapping[str, Any], origin: str, quality: Quality) -> Contender:
     name = str(row["name"])
     scores = {
-        "supernet": f"supernet_{quality.name}",
+        "trial": f"trial_{quality.name}",
         "validation": f"validation_{quality.name}",
         "validation_second": f"validation_{quality.second}",
         "test": f"test_{quality.name}",

@@ -167,3 +167,14 @@ def batches_of(pieces: Sequence[Rows], size: int) -> Iterator[Rows]:
         for start in range(0, len(piece), size):
             stop = start + size
             yield Rows(*(getattr(piece, column)[start:stop] for column in _COLUMNS))
+
+
+def in_order(pieces: Sequence[Rows], device: torch.device) -> Rows:
+    """Return the rows as one, by their numbers, copied to a device: the ranks that wrote them do not matter."""
+    numbers = torch.cat([piece.numbers for piece in pieces])
+    rows = numbers.argsort()
+    dense, pooled, labels = (
+        torch.cat([getattr(piece, column) for piece in pieces])[rows].to(device)
+        for column in ("dense", "pooled", "labels")
+    )
+    return Rows(dense, pooled, labels, numbers[rows])

@@ -1,10 +1,12 @@
-"""Scores a choice with the supernet's weights, at the price of its own network alone. Any process, no ranks."""
+"""Scores a choice on looked-up rows, at the price of its own network alone. Any process, no ranks."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raysparse.config import Config
@@ -12,32 +14,49 @@ from raysparse.cost.latency import latency_us
 from raysparse.errors import CheckpointError
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.export import export_subnet
-from raysparse.models.nasrec.network import NASRecNetwork
+from raysparse.models.nasrec.network import NASRec, NASRecNetwork
 from raysparse.models.nasrec.projection import Columns
 from raysparse.search.ctr_space import CTRSpace
-from raysparse.search.feature_cache import FeatureCache, Rows, batches_of
+from raysparse.search.feature_cache import FeatureCache, Rows, batches_of, in_order
+from raysparse.search.own_weights import draw_epochs, learning_rate_factor_of, train_own_weights
 
 OBJECTIVES = ("log_loss", "macs", "parameters", "embedding_bytes", "latency_us")
 """What a trial can measure; all are made small."""
 
 _LATENCY_BATCH = 64
-_WARM_UP_SHARE = 0.1
 
 
 class ScoringConfig(Config):
     """How a choice is scored; the head's tuning is that of arXiv 2207.07187, section 4.2."""
 
+    tuned: Literal["head", "network"] = "head"
+    """What a trial learns: the last layer, behind the supernet's weights; or all weights of the network, drawn anew, on
+    the features that the supernet has looked up. That takes several times as long, and tells networks apart."""
     tuning_rows: int = Field(default=65_536, ge=0)
-    """Rows of the last training days on which a trial tunes the head."""
+    """Rows of the last training days on which a trial learns that."""
     tuning_steps: int = Field(default=500, ge=0)
     """Steps of that; 0: the head stays as it is in the supernet."""
     tuning_batch_size: int = Field(default=512, ge=1)
-    tuning_learning_rate: float = Field(default=0.04, gt=0)
-    """Of Adagrad, after a tenth of the steps; it then falls to nothing along a cosine."""
+    tuning_learning_rate: float | None = Field(default=None, gt=0)
+    """Of Adagrad for a head (null: 0.04), of Adam for a network (null: 2e-3), after a tenth of the steps; it then falls
+    to nothing along a cosine."""
     validation_rows: int | None = Field(default=None, ge=1)
     """Rows of the validation days that are scored; null: all."""
     batch_size: int = Field(default=4096, ge=1)
     """Rows that are computed together."""
+
+    @model_validator(mode="after")
+    def _network_learns(self) -> Self:
+        if self.tuned == "network" and 0 in (self.tuning_rows, self.tuning_steps):
+            raise ValueError("tuned head where tuning_rows or tuning_steps is 0: drawn weights that learn nothing")
+        return self
+
+    @property
+    def resolved_tuning_learning_rate(self) -> float:
+        """The learning rate, whose default depends on what is tuned."""
+        if self.tuning_learning_rate is not None:
+            return self.tuning_learning_rate
+        return 0.04 if self.tuned == "head" else 2e-3
 
 
 @dataclass
@@ -66,6 +85,7 @@ class Scorer:
         self._seed = seed
         self._network: NASRecNetwork = cache.network(self._device)
         self._tuning = cache.rows("tuning", config.tuning_rows) if config.tuning_steps else []
+        self._learned = in_order(self._tuning, self._device) if config.tuned == "network" else None
         self._validation = cache.rows("validation", config.validation_rows)
 
     def score(self, choice: NASRecConfig, objectives: tuple[str, ...] = ("log_loss",)) -> dict[str, float]:
@@ -80,18 +100,35 @@ class Scorer:
             )
         return scores
 
-    @torch.no_grad()
     def _log_loss(self, choice: NASRecConfig) -> float:
-        head = self._tuned_head(choice)
+        logits_of = self._with_tuned_head(choice) if self._learned is None else self._with_own_weights(choice)
         total, rows = torch.zeros((), dtype=torch.float64, device=self._device), 0
-        for batch in batches_of(self._validation, self._config.batch_size):
-            features, columns = self._features(batch, choice)
-            head = head or self._shared_head(columns)
-            logits = features @ head.weight + head.bias
-            labels = batch.labels.to(self._device)
-            total += nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum").double()
-            rows += len(batch)
+        with torch.no_grad():
+            for batch in batches_of(self._validation, self._config.batch_size):
+                labels = batch.labels.to(self._device)
+                logits = logits_of(batch)
+                total += nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum").double()
+                rows += len(batch)
         return total.item() / rows if rows else math.nan
+
+    def _with_own_weights(self, choice: NASRecConfig) -> Callable[[Rows], Tensor]:
+        assert self._learned is not None
+        config, shape = self._config, self._network.shape
+        # One network, however it is written, has one score: the weights of its canonical form are drawn.
+        network = NASRec.from_seed(choice, shape.num_dense, shape.num_features, self._seed).to(self._device)
+        order = self._order(len(self._learned))
+        train_own_weights(network, self._learned, order, config.resolved_tuning_learning_rate)
+        return lambda batch: network(batch.dense.to(self._device), batch.pooled.to(self._device))
+
+    def _with_tuned_head(self, choice: NASRecConfig) -> Callable[[Rows], Tensor]:
+        head = self._tuned_head(choice)
+
+        def logits_of(batch: Rows) -> Tensor:
+            features, columns = self._features(batch, choice)
+            own = head or self._shared_head(columns)
+            return features @ own.weight + own.bias
+
+        return logits_of
 
     def _features(self, batch: Rows, choice: NASRecConfig) -> tuple[Tensor, Columns]:
         return self._network.features(batch.dense.to(self._device), batch.pooled.to(self._device), choice)
@@ -101,6 +138,7 @@ class Scorer:
         assert logit.bias is not None
         return _Head(logit.sliced(columns, 1)[0].clone(), logit.bias[0].clone())
 
+    @torch.no_grad()
     def _tuned_head(self, choice: NASRecConfig) -> _Head | None:
         """Tune the head on features that are computed once; None where there is nothing to tune on."""
         if not self._tuning:
@@ -122,16 +160,20 @@ class Scorer:
 
     def _tune(self, head: _Head, features: Tensor, labels: Tensor) -> None:
         # The gradient of a logistic regression, written out: autograd would take several times as long as the products.
-        config = self._config
-        generator = torch.Generator().manual_seed(self._seed)
-        order = _epochs(len(labels), config.tuning_steps * config.tuning_batch_size, generator).to(self._device)
+        order = self._order(len(labels))
         squares = _Head(torch.zeros_like(head.weight), torch.zeros_like(head.bias))
-        for step, rows in enumerate(order.split(config.tuning_batch_size)):
+        for step, rows in enumerate(order):
             inputs = features[rows]
             error = ((inputs @ head.weight + head.bias).sigmoid() - labels[rows]) / len(rows)
-            rate = config.tuning_learning_rate * _factor(step, config.tuning_steps)
+            rate = self._config.resolved_tuning_learning_rate * learning_rate_factor_of(step, len(order))
             _adagrad(head.weight, inputs.T @ error, squares.weight, rate)
             _adagrad(head.bias, error.sum(), squares.bias, rate)
+
+    def _order(self, num_rows: int) -> Sequence[Tensor]:
+        """The rows of each step, the same for every choice."""
+        config, generator = self._config, torch.Generator().manual_seed(self._seed)
+        order = draw_epochs(num_rows, config.tuning_steps * config.tuning_batch_size, generator).to(self._device)
+        return order.split(config.tuning_batch_size)
 
 
 _EPS = 1e-2
@@ -141,16 +183,3 @@ _EPS = 1e-2
 def _adagrad(weight: Tensor, gradient: Tensor, squares: Tensor, rate: float) -> None:
     squares.addcmul_(gradient, gradient)
     weight.addcdiv_(gradient, squares.sqrt().add_(_EPS), value=-rate)
-
-
-def _factor(step: int, num_steps: int) -> float:
-    warm_up = max(1.0, _WARM_UP_SHARE * num_steps)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1.0, num_steps - warm_up)))
-
-
-def _epochs(num_rows: int, total: int, generator: torch.Generator) -> Tensor:
-    """Draw `total` rows: each once before any comes again."""
-    orders = [torch.randperm(num_rows, generator=generator) for _ in range(-(-total // num_rows))]
-    return torch.cat(orders)[:total]

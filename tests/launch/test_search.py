@@ -115,7 +115,7 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
         ("baseline", "dlrm", False),
     ]
     best = min((objectives["log_loss"], key) for key, objectives in whole.values())
-    assert (rows[0]["supernet_log_loss"], rows[0]["key"]) == best
+    assert (rows[0]["trial_log_loss"], rows[0]["key"]) == best
     assert sorted(screen.runs) == ["baseline dlrm, learning rate 0.001", "finalist 1, learning rate 0.001"]
     assert json.loads((folder / "results.json").read_text()) == results
     assert results["validation_days"] == ["002"]

@@ -65,13 +65,13 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
     for row, budget in zip(rows, (4_000, 60_000), strict=False):
         assert row["macs"] <= budget
         within = [one.objectives for one in entries(folder) if one.objectives and one.objectives["macs"] <= budget]
-        assert row["supernet_ndcg@10"] == max(1.0 - objectives["1-ndcg@10"] for objectives in within)
+        assert row["trial_ndcg@10"] == max(1.0 - objectives["1-ndcg@10"] for objectives in within)
     chosen = max(rows[:2], key=lambda row: row["validation_ndcg@10"])
     assert [row["chosen"] for row in rows] == [row is chosen for row in rows]
     # With the supernet's weights one epoch is trained, and what it begins with is scored as well.
     finalist = history(folder / "finalists" / "1-lr0.01")
     assert [line["day"] for line in finalist if line["arm"] == "trained"] == ["epoch-000", "epoch-001", TEST]
-    assert finalist[0]["ndcg@10"] == pytest.approx(rows[0]["supernet_ndcg@10"], abs=1e-6)
+    assert finalist[0]["ndcg@10"] == pytest.approx(rows[0]["trial_ndcg@10"], abs=1e-6)
     best = [line for line in finalist if line["arm"] == "best"]
     assert best[0]["hr@10"] == rows[0]["test_hr@10"]
     assert json.loads((folder / "results.json").read_text()) == results
@@ -82,7 +82,7 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
 
     # While finalists are still trained there are scores alone.
     (folder / "results.json").rename(tmp_path / "results.json")
-    assert "NDCG@10 in supernet" in render_search_page(read_search(RunFolder(str(folder))), "run")
+    assert "NDCG@10 in a trial" in render_search_page(read_search(RunFolder(str(folder))), "run")
 
     # As a killed driver leaves it: half of the scores.
     whole = scores(folder)

@@ -68,7 +68,7 @@ def row(kind: str, name: str, validation: float | None, test: float | None, **gi
         "trial": None,
         "key": None,
         "choice": None,
-        "supernet_log_loss": None,
+        "trial_log_loss": None,
         "macs": 100_000,
         "parameters": 50_000,
         "embedding_bytes": 16_640_000,
@@ -94,7 +94,7 @@ def finalist(space: CTRSpace, choice: NASRecConfig, rank: int, score: float, **g
         "rank": rank,
         "key": space.key(choice),
         "choice": choice.model_dump(mode="json"),
-        "supernet_log_loss": score,
+        "trial_log_loss": score,
         **space.cost(choice).model_dump(),
     }
     return row("finalist", str(rank), given.pop("validation", 0.45), given.pop("test", 0.448), **facts, **given)

@@ -44,7 +44,7 @@ def test_every_chart_and_every_network_is_there(tmp_path: Path):
     page = page_of(write_search(tmp_path, 60))
     titles = re.findall(r"<h3>(.*?)</h3>", page)
     assert titles[:3] == [
-        "Every trial: score in the supernet over size, lower left is better",
+        "Every trial: score over size, lower left is better",
         "Trained alone: loss over size, lower left is better",
         "Best score so far",
     ]

@@ -85,4 +85,4 @@ def test_numbers_that_are_missing_or_not_finite_are_none():
     numbers = results_of({"rows": [json.loads(json.dumps(line))]}, RESULTS).contenders[0].numbers
     assert numbers["validation"] is None
     assert numbers["test"] is None
-    assert numbers["supernet"] == 0.45
+    assert numbers["trial"] == 0.45

@@ -7,15 +7,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from raysparse.errors import CheckpointError
+from raysparse.config import check
+from raysparse.errors import CheckpointError, ConfigError
+from raysparse.models.nasrec.canonical import canonical
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.export import export_subnet
+from raysparse.models.nasrec.network import NASRec
 from raysparse.search.feature_cache import FeatureCache, Rows
 from raysparse.search.scoring import Scorer, ScoringConfig
 from tests.search.caches import SPACE, draw_network, draw_rows, space_of, write_cache
 
 UNTUNED = ScoringConfig(tuning_steps=0)
 TUNED = ScoringConfig(tuning_steps=30, tuning_batch_size=32)
+OWN = ScoringConfig(tuned="network", tuning_steps=30, tuning_batch_size=32)
 CHOICES = [space_of().sample(Random(seed)) for seed in range(12)]
 
 
@@ -68,9 +72,12 @@ def draw_first(count: int) -> Rows:
     return Rows(rows.dense[:count], rows.pooled[:count], rows.labels[:count], rows.numbers[:count])
 
 
-@pytest.mark.parametrize("tuned", [False, True])
-def test_the_score_depends_neither_on_batches_nor_on_pieces(cache: FeatureCache, in_pieces: FeatureCache, tuned: bool):
-    config = TUNED.model_copy(update={"tuning_rows": 75}) if tuned else UNTUNED
+@pytest.mark.parametrize("config", [UNTUNED, TUNED, OWN], ids=["untuned", "head", "network"])
+def test_the_score_depends_neither_on_batches_nor_on_pieces(
+    cache: FeatureCache, in_pieces: FeatureCache, config: ScoringConfig
+):
+    tuned = config.tuning_steps > 0
+    config = config.model_copy(update={"tuning_rows": 75})
     scorers = [
         scorer_of(of, config.model_copy(update={"batch_size": size})) for of in (cache, in_pieces) for size in (7, 4096)
     ]
@@ -96,7 +103,7 @@ def reference_head(choice: NASRecConfig, config: ScoringConfig, seed: int) -> tu
         weight = network.logit.sliced(columns, 1)[0].clone().requires_grad_()
     assert network.logit.bias is not None
     bias = network.logit.bias.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adagrad([weight, bias], lr=config.tuning_learning_rate, eps=1e-2)
+    optimizer = torch.optim.Adagrad([weight, bias], lr=config.resolved_tuning_learning_rate, eps=1e-2)
     generator = torch.Generator().manual_seed(seed)
     num_rows, num_steps, size = len(rows), config.tuning_steps, config.tuning_batch_size
     order = torch.cat([torch.randperm(num_rows, generator=generator) for _ in range(num_steps * size // num_rows + 1)])
@@ -106,7 +113,7 @@ def reference_head(choice: NASRecConfig, config: ScoringConfig, seed: int) -> tu
         factor = (step + 1) / warm_up
         if step >= warm_up:
             factor = 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (num_steps - warm_up)))
-        optimizer.param_groups[0]["lr"] = config.tuning_learning_rate * factor
+        optimizer.param_groups[0]["lr"] = config.resolved_tuning_learning_rate * factor
         optimizer.zero_grad()
         binary_cross_entropy_with_logits(features[batch] @ weight + bias, rows.labels[batch]).backward()
         optimizer.step()
@@ -136,12 +143,56 @@ def test_the_score_uses_the_tuned_head(cache: FeatureCache):
         assert log_loss(scorer_of(cache, TUNED), choice) == pytest.approx(expected, abs=1e-5)
 
 
-def test_scores_repeat_exactly_and_leave_no_trace(cache: FeatureCache):
-    scorer = scorer_of(cache, TUNED)
+def reference_loss(choice: NASRecConfig, num_steps: int, seed: int) -> float:
+    """Of a network that learns from drawn weights on by torch's Adam."""
+    torch.manual_seed(seed)
+    network = NASRec(choice, 2, 3)
+    rows, validation = draw_rows(120, 0), draw_rows(90, 1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.cat([torch.randperm(120, generator=generator) for _ in range(num_steps * 32 // 120 + 1)])
+    warm_up = num_steps // 10
+    for step in range(num_steps):
+        batch = order[step * 32 : (step + 1) * 32]
+        factor = (step + 1) / warm_up
+        if step >= warm_up:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (num_steps - warm_up)))
+        optimizer.param_groups[0]["lr"] = 2e-3 * factor
+        optimizer.zero_grad()
+        binary_cross_entropy_with_logits(network(rows.dense[batch], rows.pooled[batch]), rows.labels[batch]).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+    with torch.no_grad():
+        return binary_cross_entropy_with_logits(network(validation.dense, validation.pooled), validation.labels).item()
+
+
+def test_a_network_may_be_scored_with_weights_of_its_own(in_pieces: FeatureCache):
+    scorer = scorer_of(in_pieces, OWN, seed=9)
+    for choice in CHOICES[:4]:
+        assert log_loss(scorer, choice) == pytest.approx(reference_loss(choice, 30, seed=9), abs=1e-5)
+
+
+def test_own_weights_are_those_of_the_canonical_form(cache: FeatureCache):
+    scorer = scorer_of(cache, OWN)
+    written_otherwise = [(choice, canonical(choice)) for choice in CHOICES if canonical(choice) != choice]
+    assert len(written_otherwise) > 2
+    for one, other in written_otherwise[:3]:
+        assert log_loss(scorer, one) == log_loss(scorer, other)
+
+
+@pytest.mark.parametrize("key", ["tuning_rows", "tuning_steps"])
+def test_own_weights_that_learn_nothing_are_refused(key: str):
+    with pytest.raises(ConfigError, match="tuned head where tuning_rows or tuning_steps is 0"):
+        check(ScoringConfig, {"tuned": "network", key: 0}, "scoring")
+
+
+@pytest.mark.parametrize("config", [TUNED, OWN], ids=["head", "network"])
+def test_scores_repeat_exactly_and_leave_no_trace(cache: FeatureCache, config: ScoringConfig):
+    scorer = scorer_of(cache, config)
     first = [scorer.score(choice) for choice in CHOICES]
     assert [scorer.score(choice) for choice in reversed(CHOICES)] == first[::-1]
     # Alone, in a scorer that has seen nothing else.
-    assert [scorer_of(cache, TUNED).score(choice) for choice in CHOICES[-2:]] == first[-2:]
+    assert [scorer_of(cache, config).score(choice) for choice in CHOICES[-2:]] == first[-2:]
     shared = dict(scorer._network.named_parameters())
     assert all(torch.equal(shared[name], parameter) for name, parameter in draw_network().named_parameters())
     assert torch.equal(cache.rows("tuning")[0].pooled, draw_rows(120, 0).pooled)

@@ -117,6 +117,13 @@ class NASRec(nn.Module):
         self.network = NASRecNetwork(subnet_shape(self.choice, num_dense, num_features))
         self.links: dict[str, Link] = {}
 
+    @classmethod
+    def from_seed(cls, config: NASRecConfig, num_dense: int, num_features: int, seed: int) -> "NASRec":
+        """Return a choice with weights drawn from a seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(config, num_dense, num_features)
+
     def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
         """Return the logits `[B]`."""
         return self.network(dense, pooled, self.choice)
