@@ -2,7 +2,7 @@
 
 python jobs/bench/rank_correlation.py alone --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
 python jobs/bench/rank_correlation.py score --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
-  [--recipes default ...] [--scorings "head tuned" ...]
+  [--recipes "widest teaches" ...] [--scorings "own weights" ...]
 python jobs/bench/rank_correlation.py table --folder FOLDER [--results FILE.csv]
 
 `alone` draws choices of jobs/search-drift.yaml's space at random, and trains each on the training days as a finalist.
@@ -51,14 +51,13 @@ from raysparse.train.run_folder import RunFolder
 from raysparse.train.state import TrainState
 
 JOB = Path(__file__).parents[1] / "search-drift.yaml"
-WIDEST = ("supernet.sampling.widest=true", "supernet.sampling.distillation=0.5")
+DRAWN = ("supernet.sampling.widest=false", "supernet.sampling.distillation=0.0")
 RECIPES = {
-    "default": (),
-    "single-connection": ("supernet.sampling.connections=single",),
-    "widest teaches": WIDEST,
-    "widest teaches four": (*WIDEST, "supernet.sampling.paths_per_step=4"),
+    "widest teaches": (),
+    "widest teaches four": ("supernet.sampling.paths_per_step=4",),
+    "drawn networks alone": DRAWN,
+    "single-connection": (*DRAWN, "supernet.sampling.connections=single"),
     "widest teaches, adam": (
-        *WIDEST,
         "supernet.optimizer.dense={kind: adam, learning_rate: 2e-3, clip_norm: 5.0}",
         "supernet.optimizer.sparse.learning_rate=0.03",
     ),
