@@ -109,8 +109,8 @@ def main() -> None:
                 print(f"alone {line['number']}: {line['log_loss']:.5f}, {line['macs']:,} MACs", flush=True)
         else:
             numbers = range(arguments.choices)
-            trained = [pool.submit(train_supernet, overrides, folder, one) for one in arguments.recipes]
-            for future in trained:
+            supernets = [pool.submit(train_supernet, overrides, folder, one) for one in arguments.recipes]
+            for future in supernets:
                 future.result()
             scored = [
                 pool.submit(score, overrides, folder, recipe, scoring, numbers[part :: arguments.parallel])

@@ -18,7 +18,7 @@ from raysparse.models.nasrec.network import NASRec, NASRecNetwork
 from raysparse.models.nasrec.projection import Columns
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.feature_cache import FeatureCache, Rows, batches_of, in_order
-from raysparse.search.own_weights import draw_epochs, learning_rate_factor_of, train_own_weights
+from raysparse.search.short_training import draw_epochs, learning_rate_factor_of, train_own_weights
 
 OBJECTIVES = ("log_loss", "macs", "parameters", "embedding_bytes", "latency_us")
 """What a trial can measure; all are made small."""

@@ -1,4 +1,4 @@
-"""Trains the weights of a choice alone, for a short time, on features that a supernet's tables have looked up.
+"""A trial's short training on looked-up rows: which rows a step has, its rate, and a network that learns by it.
 
 The tables stay as they are: what is compared is what networks make of the same features in as many steps.
 """
