@@ -16,8 +16,10 @@ _HALF, _MIDDLE, _PAD = 42.0, 30.0, 8.0
 _HEIGHT = 2 * (_HALF + _PAD) + _MIDDLE
 _LANE, _FIRST_LANE = 13.0, 27.0
 """Heights from a lane to the next, and from the blocks to the first."""
-_PORTS, _GATING_PORTS = (24.0, 20.0), (12.0, 46.0)
-"""Where the first input of a block enters, and how far from it the next; those of gating have a word beside them."""
+_PORTS, _ROLE_PORTS = (24.0, 20.0), (12.0, 46.0)
+"""Where the first input of a block enters, and how far from it the next; roles are words beside them."""
+_ROLES = {"gating": ("gate", "value"), "cross": ("factor", "value")}
+"""What `left` and `right` are to an operator to which they are not the same."""
 _ROUND = 5.0
 
 
@@ -85,11 +87,11 @@ def _ports(choice: NASRecConfig, uses: Sequence[Use], dense: bool) -> list[_Port
     """The inputs of all blocks, of each block from the left, the nearest predecessor first."""
     ports: list[_Port] = []
     for number, (block, use) in enumerate(zip(choice.blocks, uses, strict=True), start=1):
-        if dense and block.dense_op == "gating" and use.dense_op:
-            reads = sorted([(block.left, "gate"), (block.right, "value")], reverse=True)
+        if dense and block.dense_op in _ROLES and use.dense_op:
+            reads = sorted(zip((block.left, block.right), _ROLES[block.dense_op], strict=True), reverse=True)
         else:
             reads = [(source, "") for source in sorted((dense_reads if dense else sparse_reads)(block, use))[::-1]]
-        first, gap = _GATING_PORTS if any(role for _, role in reads) else _PORTS
+        first, gap = _ROLE_PORTS if any(role for _, role in reads) else _PORTS
         ports += [
             _Port(source, number, _left(number) + first + place * gap, role)
             for place, (source, role) in enumerate(reads)

@@ -233,6 +233,8 @@ def _network(finalist: Contender) -> Chart:
     notes = [f"in the published notation: {finalist.key}"] if finalist.key else []
     if not choice.layer_norm:
         notes.append("without layer norm")
+    if choice.flat_tokens:
+        notes.append("the raw dense vector holds the raw tokens as well, one behind the other")
     return Chart(title, draw_network(choice, title), legend, notes, wide=True)
 
 

@@ -30,7 +30,7 @@ class SpaceSize:
     sampled: int
     """What `sample` reaches: non-empty sets within the limit, and mergers."""
     sampled_with_gates: int
-    """The same with the inputs of gating and sum, which every choice has."""
+    """The same with the inputs of gating, sum and cross, which every choice has."""
 
 
 class CTRSpace:
@@ -131,7 +131,7 @@ class CTRSpace:
         """Count the space exactly."""
         menu, numbers = self.menu, range(1, self.config.num_blocks + 1)
         per_block = len(menu.dense_ops) * len(menu.sparse_ops) * len(menu.dense_widths) * len(menu.token_counts)
-        network = len(menu.layer_norms) * max(1, len(menu.field_dims)) ** len(self._tables)
+        network = len(menu.layer_norms) * len(menu.flat_tokens) * max(1, len(menu.field_dims)) ** len(self._tables)
         published, sampled, gates = network, network, 1
         for number in numbers:
             published *= per_block * 2 ** (2 * number)
@@ -156,6 +156,7 @@ class CTRSpace:
             embedding_dim=self.config.embedding_dim,
             layer_norm=random.choice(self.menu.layer_norms),
             field_dims=self._draw_fields(random),
+            flat_tokens=max(self.menu.flat_tokens) if all_inputs else self._draw_flat_tokens(random),
             blocks=blocks,
         )
 
@@ -183,6 +184,11 @@ class CTRSpace:
         size = most if all_inputs else 1 + sum(random.random() < 0.5 for _ in range(most - 1))
         return tuple(sorted(random.sample(range(number), size)))
 
+    def _draw_flat_tokens(self, random: Random) -> bool:
+        # Menus with one value draw no random number for it: their samples are those of the published space.
+        values = self.menu.flat_tokens
+        return random.choice(values) if len(values) > 1 else max(values)
+
     def _draw_fields(self, random: Random) -> tuple[int, ...] | None:
         if not self.menu.field_dims:
             return None
@@ -193,10 +199,13 @@ class CTRSpace:
         """Change the choice once, as NASRec does; perhaps into itself."""
         places: list[int | str] = list(range(len(choice.blocks)))
         places += ["layer_norm"] if len(self.menu.layer_norms) > 1 else []
+        places += ["flat_tokens"] if len(self.menu.flat_tokens) > 1 else []
         places += ["field_dims"] if self.menu.field_dims else []
         place = random.choice(places)
         if place == "layer_norm":
             return choice.model_copy(update={"layer_norm": random.choice(self.menu.layer_norms)})
+        if place == "flat_tokens":
+            return choice.model_copy(update={"flat_tokens": self._draw_flat_tokens(random)})
         if place == "field_dims":
             return choice.model_copy(update={"field_dims": self._one_field(choice, random)})
         assert isinstance(place, int)
@@ -243,12 +252,15 @@ class CTRSpace:
         return min(blocks, key=lambda block: self._macs(self._alone(block)))
 
     def _alone(self, block: BlockChoice) -> NASRecConfig:
-        return NASRecConfig(embedding_dim=self.config.embedding_dim, blocks=(block,))
+        flat_tokens = min(self.menu.flat_tokens)
+        return NASRecConfig(embedding_dim=self.config.embedding_dim, flat_tokens=flat_tokens, blocks=(block,))
 
     def _walk(self, random: Random) -> NASRecConfig:
         """Mutate away from the smallest network: where the budget is so tight that samples do not meet it."""
         choice = self._draw(random, full_share=0.0)
-        choice = choice.model_copy(update={"blocks": (*choice.blocks[:-1], self._smallest_last_block)})
+        smallest = self._alone(self._smallest_last_block)
+        blocks = (*choice.blocks[:-1], *smallest.blocks)
+        choice = choice.model_copy(update={"blocks": blocks, "flat_tokens": smallest.flat_tokens})
         for _ in range(MAX_MUTATIONS):
             choice = self.mutate(choice, random)
         return choice
@@ -260,6 +272,8 @@ class CTRSpace:
             yield "embedding_dim", choice.embedding_dim, self.config.embedding_dim
         if choice.layer_norm not in self.menu.layer_norms:
             yield "layer_norm", choice.layer_norm, self.menu.layer_norms
+        if choice.flat_tokens not in self.menu.flat_tokens:
+            yield "flat_tokens", choice.flat_tokens, self.menu.flat_tokens
         widths = self.menu.field_dims or (self.config.embedding_dim,)
         for feature, width in enumerate(choice.field_dims or ()):
             if width not in widths:

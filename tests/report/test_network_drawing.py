@@ -35,7 +35,7 @@ def test_each_live_connection_is_drawn_once_and_no_dead_one(seed: int):
             for source in reads:
                 name = f"block {source}" if source else "the raw input"
                 expected.append(f"block {number} reads the {what} of {name}")
-    drawn = [re.sub(r" as its (gate|value)$", "", title) for title in titles_of(draw_network(choice, "t"))]
+    drawn = [re.sub(r" as its (gate|factor|value)$", "", title) for title in titles_of(draw_network(choice, "t"))]
     assert sorted(title for title in drawn if " reads the " in title and "dot of" not in title) == sorted(expected)
 
 
@@ -61,6 +61,10 @@ def test_the_inputs_of_gating_have_their_roles():
     titles = titles_of(draw_network(network(block(), gating), "t"))
     assert "block 2 reads the dense output of block 1 as its gate" in titles
     assert "block 2 reads the dense output of the raw input as its value" in titles
+    cross = gating.model_copy(update={"dense_op": "cross"})
+    assert "block 2 reads the dense output of block 1 as its factor" in titles_of(
+        draw_network(network(block(), cross), "t")
+    )
 
 
 def test_an_operator_that_nothing_reads_is_grey_and_a_dead_block_is_left_out():

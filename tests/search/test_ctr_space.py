@@ -90,7 +90,7 @@ def test_mutations_reach_every_field():
             changed |= {key for key in type(old).model_fields if getattr(old, key) != getattr(new, key)}
         choice = mutated
     blocks = {"dense_op", "sparse_op", "dense_width", "num_tokens", "dense_inputs", "sparse_inputs", "left", "right"}
-    assert changed == blocks | {"dense_to_sparse", "fm", "layer_norm", "field_dims", "blocks"}
+    assert changed == blocks | {"dense_to_sparse", "fm", "layer_norm", "flat_tokens", "field_dims", "blocks"}
 
 
 def test_all_follows_from_the_random_numbers():
@@ -109,6 +109,14 @@ def test_a_crossover_takes_each_block_from_a_parent():
     for child in children:
         assert all(block in pair for block, *pair in zip(child.blocks, first.blocks, second.blocks, strict=True))
     assert len({space.key(child) for child in children}) > 2
+
+
+def test_what_the_published_space_draws_does_not_depend_on_what_the_wide_menu_adds():
+    space = CTRSpace(CTRSpaceConfig(menu="full", num_blocks=2), CRITEO)
+    assert (
+        space.key(space.sample(Random("rank_correlation/0")))
+        == "d16 ln | sum16(L0 R0) efc16(0) | sum64(L0 R1) efc48(0)+ds"
+    )
 
 
 def test_the_full_path_is_as_wide_as_the_supernet():

@@ -96,7 +96,7 @@ def canonical_order(choice: NASRecConfig) -> tuple[int, ...]:
 
 def text_of(choice: NASRecConfig) -> str:
     """Return a choice in one line, in the notation in which NASRec's networks are published."""
-    head = f"d{choice.embedding_dim}" + (" ln" if choice.layer_norm else "")
+    head = f"d{choice.embedding_dim}" + (" ln" if choice.layer_norm else "") + (" flat" if choice.flat_tokens else "")
     if choice.field_dims is not None:
         head += f" fields({','.join(map(str, choice.field_dims))})"
     return " | ".join([head, *map(text_of_block, choice.blocks)])

@@ -8,7 +8,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from raysparse.config import Config
 
-DenseOperator = Literal["fc", "dot", "gating", "sum"]
+DenseOperator = Literal["fc", "dot", "gating", "sum", "cross"]
 SparseOperator = Literal["efc", "attention"]
 
 MAX_INPUTS = 4
@@ -25,7 +25,7 @@ class BlockChoice(Config):
     """
 
     dense_op: DenseOperator = "fc"
-    """fc, dot (products of all pairs of tokens), gating or sum (of two dense inputs)."""
+    """fc, dot (products of all pairs of tokens), or gating, sum or cross (of two dense inputs)."""
     sparse_op: SparseOperator = "efc"
     """efc (a linear map across the tokens) or attention."""
     dense_width: int = Field(ge=1)
@@ -37,9 +37,9 @@ class BlockChoice(Config):
     sparse_inputs: tuple[int, ...] = (0,)
     """Whose tokens the sparse operator and dot read."""
     left: int = 0
-    """Whose dense output gating turns into the gate, or sum adds."""
+    """Whose dense output gating turns into the gate, cross maps, or sum adds."""
     right: int = 0
-    """Whose dense output gating lets through, or sum adds."""
+    """Whose dense output gating lets through, cross multiplies, or sum adds."""
     dense_to_sparse: bool = False
     """Whether the dense operator's output is appended to the tokens, as 8 more."""
     fm: bool = False
@@ -54,6 +54,9 @@ class NASRecConfig(Config):
     """Width of a token, and of every table that `field_dims` does not narrow."""
     layer_norm: bool = True
     """Whether operators and projections normalise what they make."""
+    flat_tokens: bool = False
+    """Whether the raw dense input holds the raw tokens as well, one behind the other, as the deep part of DeepFM and
+    the cross part of DCN-v2 read them."""
     field_dims: tuple[int, ...] | None = None
     """Width of each id feature's table, filled up with zeros; null: `embedding_dim` for all."""
     blocks: tuple[BlockChoice, ...] = Field(min_length=1)

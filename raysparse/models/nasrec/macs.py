@@ -60,7 +60,7 @@ class _Counter:
             return self._map(sizes.num_inputs, width)
         if block.dense_op == "sum":
             return self._end(sizes.gate_width, width, skipped=sizes.skips("sum"))
-        if block.dense_op == "gating":
+        if block.dense_op in ("gating", "cross"):
             left, right = (sizes.gate_width,) * 2 if self.padded else (sizes.left, sizes.right)
             gate = Count(left * right, left * right + right)
             return gate + self._end(right, width, skipped=sizes.skips("gated"))

@@ -5,13 +5,14 @@ where the published code has the whole width.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from raysparse.models.nasrec.choice import NUM_MERGED, BlockChoice, NASRecConfig
-from raysparse.models.nasrec.network import Block, NASRecNetwork, prefix_mask
+from raysparse.models.nasrec.network import Block, NASRecNetwork, prefix_mask, raw_inputs
 from raysparse.models.nasrec.operators import Attention
 from raysparse.models.nasrec.projection import Projection
 from raysparse.models.nasrec.shape import BlockShape
@@ -158,11 +159,19 @@ class MaskedBlock(nn.Module):
         return torch.relu(self._projection("dense_ops_fc_project")(inputs, sizes.dense_width, layer_norm))
 
     def _gating(self, reads: FullReads, sizes: BlockSizes, layer_norm: bool) -> Tensor:
+        return self._product(reads, sizes, layer_norm, torch.sigmoid)
+
+    def _cross(self, reads: FullReads, sizes: BlockSizes, layer_norm: bool) -> Tensor:
+        return self._product(reads, sizes, layer_norm, nn.Identity())
+
+    def _product(
+        self, reads: FullReads, sizes: BlockSizes, layer_norm: bool, factor: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         block = reads.block
-        project = self._projection("dense_ops_gating_project")
+        gate, project = (self._projection(f"dense_ops_{block.dense_op}_{name}") for name in ("gate", "project"))
         left = reads.dense((block.left,)).values
-        gate = torch.sigmoid(self._projection("dense_ops_gating_gate")(left, self.shape.right_width, False))
-        gated = gate * reads.one(block.right, self.shape.right_width)
+        factors = factor(gate(left, self.shape.right_width, False))
+        gated = factors * reads.one(block.right, self.shape.right_width)
         if sizes.skips("gated"):
             return project.normalised(_resized(gated, self.shape.dense_width), sizes.dense_width, layer_norm)
         return project(reads.spread(gated, block.right), sizes.dense_width, layer_norm)
@@ -230,7 +239,7 @@ class MaskedNetwork(nn.Module):
         """Return the logits `[B]`; blocks that nobody reads are computed like the others."""
         if choice.field_dims is not None:
             pooled = pooled * prefix_mask(choice.field_dims, pooled)
-        dense_outputs, token_outputs = [_full(dense)], [_full(pooled)]
+        dense_outputs, token_outputs = [self._raw(raw_inputs(dense, pooled, choice))], [_full(pooled)]
         skipped = len(self.blocks) - len(choice.blocks)
         for block in self.shape.blocks[:skipped]:
             dense_outputs.append(_full(dense.new_zeros(len(dense), block.dense_width)).zeros())
@@ -245,6 +254,10 @@ class MaskedNetwork(nn.Module):
             token_outputs.append(made[1])
         features = torch.cat([dense_outputs[-1].values, token_outputs[-1].values.flatten(1)], dim=1)
         return self.logit(features, 1, False).squeeze(1)
+
+    def _raw(self, inputs: Tensor) -> Full:
+        width = self.shape.blocks[0].dense_pieces["0"]
+        return Full(_resized(inputs, width), torch.arange(width, device=inputs.device) < inputs.shape[1])
 
 
 def _full(values: Tensor) -> Full:

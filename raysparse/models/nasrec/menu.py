@@ -23,16 +23,24 @@ class Menu:
     dense_widths: tuple[int, ...]
     token_counts: tuple[int, ...]
     layer_norms: tuple[bool, ...] = (True,)
+    flat_tokens: tuple[bool, ...] = (False,)
+    """Whether dense operators may read the raw tokens, one behind the other."""
     field_dims: tuple[int, ...] = ()
     """Widths of a table; empty: all are as wide as a token."""
 
 
-ALL_DENSE: tuple[DenseOperator, ...] = ("fc", "dot", "gating", "sum")
+PUBLISHED_DENSE: tuple[DenseOperator, ...] = ("fc", "dot", "gating", "sum")
 MENUS = {
     "small": Menu(("fc", "dot"), ("efc",), DENSE_WIDTHS, TOKEN_COUNTS),
-    "full": Menu(ALL_DENSE, ("efc", "attention"), DENSE_WIDTHS, TOKEN_COUNTS),
+    "full": Menu(PUBLISHED_DENSE, ("efc", "attention"), DENSE_WIDTHS, TOKEN_COUNTS),
     "wide": Menu(
-        ALL_DENSE, ("efc", "attention"), NARROW + DENSE_WIDTHS, NARROW + TOKEN_COUNTS, (True, False), (4, 8, 16)
+        dense_ops=(*PUBLISHED_DENSE, "cross"),
+        sparse_ops=("efc", "attention"),
+        dense_widths=NARROW + DENSE_WIDTHS,
+        token_counts=NARROW + TOKEN_COUNTS,
+        layer_norms=(True, False),
+        flat_tokens=(False, True),
+        field_dims=(4, 8, 16),
     ),
 }
 
@@ -42,7 +50,8 @@ class CTRSpaceConfig(Config):
 
     kind: Literal["ctr"] = "ctr"
     menu: Literal["small", "full", "wide"] = "full"
-    """small and full are NASRec's; wide adds narrower blocks, narrower tables, and layer norm on or off."""
+    """small and full are NASRec's; wide adds narrower blocks and tables, layer norm on or off, raw tokens that dense
+    operators read one behind the other, and DCN-v2's products."""
     num_blocks: int = Field(default=7, ge=1)
     """Blocks of a network, those that nothing reads included."""
     max_inputs: int = Field(default=MAX_INPUTS, ge=1, le=MAX_INPUTS)
@@ -74,5 +83,6 @@ class CTRSpaceConfig(Config):
             self.dense_widths or menu.dense_widths,
             self.token_counts or menu.token_counts,
             menu.layer_norms,
+            menu.flat_tokens,
             tuple(width for width in menu.field_dims if width <= self.embedding_dim),
         )

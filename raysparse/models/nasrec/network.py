@@ -9,6 +9,7 @@ from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
 from raysparse.models.nasrec.operators import (
     EFC,
     Attention,
+    Cross,
     Dot,
     FactorizationMachine,
     FullyConnected,
@@ -22,7 +23,13 @@ from raysparse.models.nasrec.projection import Columns, Projection
 from raysparse.models.nasrec.shape import BlockShape, NetworkShape, subnet_shape
 from raysparse.models.nasrec.sizes import sizes_of
 
-DENSE_OPERATORS: dict[str, type[nn.Module]] = {"fc": FullyConnected, "dot": Dot, "gating": Gating, "sum": Sum}
+DENSE_OPERATORS: dict[str, type[nn.Module]] = {
+    "fc": FullyConnected,
+    "dot": Dot,
+    "gating": Gating,
+    "sum": Sum,
+    "cross": Cross,
+}
 SPARSE_OPERATORS: dict[str, type[nn.Module]] = {"efc": EFC, "attention": Attention}
 
 
@@ -76,7 +83,7 @@ class NASRecNetwork(nn.Module):
         """Return what the head reads `[B, W + T * D]`, and the columns of its weight that it belongs to."""
         if choice.field_dims is not None:
             pooled = pooled * prefix_mask(choice.field_dims, pooled)
-        outputs = [Output("0", dense, pooled.transpose(1, 2).contiguous())]
+        outputs = [Output("0", raw_inputs(dense, pooled, choice), pooled.transpose(1, 2).contiguous())]
         skipped = len(self.blocks) - len(choice.blocks)
         sizes = sizes_of(choice, self.shape.num_dense, self.shape.num_features)
         for number, (block, size) in enumerate(zip(choice.blocks, sizes, strict=True), start=1):
@@ -97,6 +104,11 @@ def _head_features(last: Output) -> tuple[Tensor, Columns]:
     if last.merged is not None:
         parts.append(("merged", last.merged.transpose(1, 2).flatten(1)))
     return torch.cat([part for _, part in parts], dim=1), tuple((name, part.shape[1]) for name, part in parts)
+
+
+def raw_inputs(dense: Tensor, pooled: Tensor, choice: NASRecConfig) -> Tensor:
+    """Return the raw dense input `[B, I]`, or `[B, I + F * D]`."""
+    return torch.cat([dense, pooled.flatten(1)], dim=1) if choice.flat_tokens else dense
 
 
 def prefix_mask(field_dims: tuple[int, ...], pooled: Tensor) -> Tensor:

@@ -103,8 +103,8 @@ class FullyConnected(nn.Module):
         return torch.relu(self.project(inputs, columns, reads.sizes.dense_width, reads.layer_norm))
 
 
-class Gating(nn.Module):
-    """LN(P (sigmoid(A l + a) * r)), the narrower of l and r filled up with zeros.
+class Cross(nn.Module):
+    """LN(P ((A l + a) * r)), the narrower of l and r filled up with zeros: DCN-v2's products (arXiv 2008.13535, eq. 1).
 
     Columns of A that meet those zeros, and its rows and the columns of P that only they would pass, are left out: they
     change nothing.
@@ -120,11 +120,23 @@ class Gating(nn.Module):
     def forward(self, reads: Reads) -> Tensor:
         """Return the dense output `[B, W]`."""
         (left, left_columns), (right, right_columns) = reads.left, reads.right
-        gated = torch.sigmoid(self.gate(left, left_columns, right.shape[1], False)) * right
+        gated = self.factor(self.gate(left, left_columns, right.shape[1], False)) * right
         skip = reads.sizes.skips("gated")
         if skip:
             gated = _padded(gated, reads.sizes.gate_width)
         return self.project(gated, right_columns, reads.sizes.dense_width, reads.layer_norm, skip)
+
+    def factor(self, mapped: Tensor) -> Tensor:
+        """What the right input is multiplied by, `[B, R]` to `[B, R]`."""
+        return mapped
+
+
+class Gating(Cross):
+    """LN(P (sigmoid(A l + a) * r))."""
+
+    def factor(self, mapped: Tensor) -> Tensor:
+        """The gate."""
+        return torch.sigmoid(mapped)
 
 
 class Sum(nn.Module):

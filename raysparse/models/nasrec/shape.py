@@ -30,6 +30,13 @@ class SupernetShape:
     sparse_ops: tuple[SparseOperator, ...] = ("efc", "attention")
     layer_norms: tuple[bool, ...] = (True,)
     """Whether members normalise: True, False, or both."""
+    flat_tokens: tuple[bool, ...] = (False,)
+    """Whether members' raw dense input holds the tokens as well: True, False, or both."""
+
+    @property
+    def num_raw_inputs(self) -> int:
+        """Most columns of the raw dense input."""
+        return self.num_dense + (self.num_features * self.embedding_dim if True in self.flat_tokens else 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class BlockShape:
     left_pieces: Pieces
     right_pieces: Pieces
     right_width: int
-    """Widest input that a gate lets through."""
+    """Widest input that gating lets through, or cross multiplies."""
     gate_width: int
     """Widest sum of two inputs."""
     dense_width: int
@@ -94,7 +101,7 @@ def supernet_shape(shape: SupernetShape) -> NetworkShape:
 
 
 def _supernet_block(shape: SupernetShape, number: int) -> BlockShape:
-    dense_pieces, token_pieces = {"0": shape.num_dense}, {"0": shape.num_features}
+    dense_pieces, token_pieces = {"0": shape.num_raw_inputs}, {"0": shape.num_features}
     for name in map(str, range(1, number)):
         dense_pieces[name] = shape.dense_width
         token_pieces |= {name: shape.num_tokens, merged_name(name): NUM_MERGED}

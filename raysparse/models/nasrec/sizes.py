@@ -29,7 +29,7 @@ class BlockSizes:
 
     @property
     def gate_width(self) -> int:
-        """Width to which gating and sum fill up the narrower input with zeros."""
+        """Width to which gating, cross and sum fill up the narrower input with zeros."""
         return max(self.left, self.right)
 
     @property
@@ -66,10 +66,15 @@ def num_compressed(dense_width: int) -> int:
     return round(math.sqrt(2 * dense_width))
 
 
+def num_raw_inputs(choice: NASRecConfig, num_dense: int, num_features: int) -> int:
+    """Columns of the raw dense input."""
+    return num_dense + (num_features * choice.embedding_dim if choice.flat_tokens else 0)
+
+
 @lru_cache(maxsize=4096)
 def sizes_of(choice: NASRecConfig, num_dense: int, num_features: int) -> tuple[BlockSizes, ...]:
     """Return the sizes of all blocks, of those that nothing reads as well."""
-    widths, tokens = [num_dense], [num_features]
+    widths, tokens = [num_raw_inputs(choice, num_dense, num_features)], [num_features]
     sizes: list[BlockSizes] = []
     for block, use in zip(choice.blocks, uses_of(choice), strict=True):
         size = _sizes(block, use, widths, tokens, choice.embedding_dim)

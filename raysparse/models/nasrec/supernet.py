@@ -62,6 +62,7 @@ def shape_of(space: CTRSpaceConfig, num_dense: int, num_features: int) -> Supern
         dense_ops=menu.dense_ops,
         sparse_ops=menu.sparse_ops,
         layer_norms=menu.layer_norms,
+        flat_tokens=menu.flat_tokens,
     )
 
 
@@ -81,4 +82,9 @@ def widest_path(space: CTRSpaceConfig) -> NASRecConfig:
         )
         for number in range(1, space.num_blocks + 1)
     )
-    return NASRecConfig(embedding_dim=space.embedding_dim, layer_norm=menu.layer_norms[0], blocks=blocks)
+    return NASRecConfig(
+        embedding_dim=space.embedding_dim,
+        layer_norm=menu.layer_norms[0],
+        flat_tokens=max(menu.flat_tokens),
+        blocks=blocks,
+    )

@@ -10,7 +10,7 @@ from raysparse.models.nasrec.choice import NUM_MERGED, BlockChoice, NASRecConfig
 from raysparse.models.nasrec.network import NASRecNetwork
 from raysparse.models.nasrec.projection import ENDS, Columns
 from raysparse.models.nasrec.shape import WHOLE, merged_name
-from raysparse.models.nasrec.sizes import BlockSizes, Role, sizes_of
+from raysparse.models.nasrec.sizes import BlockSizes, Role, num_raw_inputs, sizes_of
 
 Slices = tuple[slice, ...]
 """A part of a parameter: the first of each dimension."""
@@ -89,8 +89,9 @@ def used_projections(choice: NASRecConfig, names: Sequence[str], raw: tuple[int,
     raw dense inputs and features.
     """
     all_sizes = sizes_of(choice, *raw)
+    sources = _Sources(names, (num_raw_inputs(choice, *raw), raw[1]), all_sizes)
     for number, (block, sizes) in enumerate(zip(choice.blocks, all_sizes, strict=True), start=1):
-        for module, role, columns, num_outputs in _block(block, sizes, _Sources(names, raw, all_sizes)):
+        for module, role, columns, num_outputs in _block(block, sizes, sources):
             if not sizes.skips(role):
                 yield Used(number, module, role, columns, num_outputs)
             elif role in ENDS and choice.layer_norm:
@@ -103,6 +104,7 @@ class _Sources:
 
     names: Sequence[str]
     raw: tuple[int, int]
+    """Columns of the raw dense input, and raw tokens."""
     sizes: Sequence[BlockSizes]
 
     def dense(self, inputs: tuple[int, ...]) -> Columns:
@@ -141,7 +143,7 @@ def _dense(block: BlockChoice, sizes: BlockSizes, sources: _Sources) -> Iterator
         yield f"{name}.project", "fc", sources.dense(block.dense_inputs), width
     elif block.dense_op == "sum":
         yield f"{name}.project", "sum", ((WHOLE, sizes.gate_width),), width
-    elif block.dense_op == "gating":
+    elif block.dense_op in ("gating", "cross"):
         yield f"{name}.gate", "gate", sources.dense((block.left,)), sizes.right
         yield f"{name}.project", "gated", sources.dense((block.right,)), width
     else:

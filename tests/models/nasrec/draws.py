@@ -10,7 +10,15 @@ from raysparse.models.nasrec.network import NASRecNetwork
 from raysparse.models.nasrec.shape import SupernetShape, supernet_shape
 
 SHAPE = SupernetShape(
-    num_dense=5, num_features=6, embedding_dim=4, num_blocks=5, dense_width=32, num_tokens=12, layer_norms=(True, False)
+    num_dense=5,
+    num_features=6,
+    embedding_dim=4,
+    num_blocks=5,
+    dense_width=32,
+    num_tokens=12,
+    dense_ops=("fc", "dot", "gating", "sum", "cross"),
+    layer_norms=(True, False),
+    flat_tokens=(False, True),
 )
 WIDTHS, TOKENS = (4, 8, 16, 24, 32), (4, 6, 8, 12)
 """Some are as wide as a token, as 8 tokens or as the raw input: where projections are skipped."""
@@ -38,7 +46,10 @@ def draw_choice(random: Random, shape: SupernetShape = SHAPE, num_blocks: int | 
         for number in range(1, (num_blocks or random.randint(1, shape.num_blocks)) + 1)
     ]
     return NASRecConfig(
-        embedding_dim=shape.embedding_dim, layer_norm=random.choice(shape.layer_norms), blocks=tuple(blocks)
+        embedding_dim=shape.embedding_dim,
+        layer_norm=random.choice(shape.layer_norms),
+        flat_tokens=random.choice(shape.flat_tokens),
+        blocks=tuple(blocks),
     )
 
 

@@ -33,7 +33,7 @@ def test_a_choice_goes_to_yaml_and_back(name: str):
         ({"dense_inputs": [0, 0]}, "blocks.1.dense_inputs: found [0, 0]; allowed: each input of block 2 once"),
         ({"sparse_inputs": [0, 1, 2, 3, 4]}, "allowed: at most 4 inputs of block 2"),
         ({"left": 2}, "blocks.1.left: found 2; allowed: 0 (the raw input) to 1"),
-        ({"dense_op": "cross"}, "blocks.1.dense_op: found \"cross\"; allowed: 'fc', 'dot', 'gating' or 'sum'"),
+        ({"dense_op": "mul"}, "blocks.1.dense_op: found \"mul\"; allowed: 'fc', 'dot', 'gating', 'sum' or 'cross'"),
         ({"dense_width": 0}, "blocks.1.dense_width: found 0; allowed: greater than or equal to 1"),
     ],
 )

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -101,14 +102,15 @@ def test_a_shorter_choice_takes_the_last_blocks():
         torch.testing.assert_close(NETWORK(*ROWS, choice), NETWORK(*ROWS, longer), rtol=0, atol=0)
 
 
-def test_gating_is_the_formula_with_zeros_filled_up():
+@pytest.mark.parametrize(("operator", "factor"), [("gating", torch.sigmoid), ("cross", torch.positive)])
+def test_gating_and_cross_are_the_formula_with_zeros_filled_up(operator: str, factor: Callable[[Tensor], Tensor]):
     # Left is 8 wide, right 5: A would be 8 x 8, P 16 x 8; the network has what meets no zero.
     first = BlockChoice(dense_width=8, num_tokens=4)
-    last = BlockChoice(dense_op="gating", dense_width=16, num_tokens=4, left=1, right=0)
+    last = first.model_copy(update={"dense_op": operator, "dense_width": 16, "left": 1})
     network = large(NASRec(NASRecConfig(embedding_dim=4, blocks=(first, last), layer_norm=False), 5, 6))
     blocks = network.network.get_submodule("blocks.1")
     gate, gate_bias, project = (
-        blocks.get_parameter(f"dense_ops.gating.{name}").detach()
+        blocks.get_parameter(f"dense_ops.{operator}.{name}").detach()
         for name in ("gate.weights.whole", "gate.bias", "project.weights.whole")
     )
     assert gate.shape == (5, 8)
@@ -117,8 +119,8 @@ def test_gating_is_the_formula_with_zeros_filled_up():
     full_gate, full_project, right = torch.randn(8, 8).double(), torch.randn(16, 8).double(), torch.zeros(5, 8).double()
     full_gate[:5], full_project[:, :5], right[:, :5] = gate, project, DENSE
     full_bias = torch.cat([gate_bias, torch.randn(3).double()])
-    gated = torch.sigmoid(left @ full_gate.T + full_bias) * right
-    expected = gated @ full_project.T + blocks.get_parameter("dense_ops.gating.project.bias").detach()
+    gated = factor(left @ full_gate.T + full_bias) * right
+    expected = gated @ full_project.T + blocks.get_parameter(f"dense_ops.{operator}.project.bias").detach()
     torch.testing.assert_close(outputs(network)[0], expected)
 
 
@@ -220,6 +222,18 @@ def test_a_narrow_field_is_its_first_columns():
     assert not torch.allclose(logits, network(dense, pooled, narrow.model_copy(update={"field_dims": None})))
     torch.testing.assert_close(MaskedNetwork(network)(dense, pooled, narrow), logits)
     torch.testing.assert_close(export_subnet(network, narrow)(dense, pooled), logits)
+
+
+def test_flat_tokens_are_raw_dense_inputs_as_well():
+    choice = draw_choice(Random(8), num_blocks=3).model_copy(update={"flat_tokens": True})
+    plain = choice.model_copy(update={"flat_tokens": False})
+    alone = NASRec(choice, 5, 6).double()
+    beside = NASRec(plain, 5 + 6 * 4, 6).double()
+    draw_head(alone.network)
+    beside.load_state_dict(alone.state_dict())
+    joined = torch.cat([DENSE, POOLED.flatten(1)], dim=1)
+    torch.testing.assert_close(alone(DENSE, POOLED), beside(joined, POOLED), rtol=0, atol=0)
+    assert not torch.allclose(NETWORK(*ROWS, choice), NETWORK(*ROWS, plain))
 
 
 def test_no_dense_features_are_possible():
