@@ -125,6 +125,8 @@ def test_the_full_path_is_as_wide_as_the_supernet():
     for number, block in enumerate(choice.blocks, start=1):
         assert (block.dense_width, block.num_tokens, block.dense_to_sparse, block.fm) == (1024, 64, True, True)
         assert len(block.dense_inputs) == len(block.sparse_inputs) == min(number, 4)
+    assert not choice.flat_tokens
+    assert all(space_of().full_path(Random(seed)).flat_tokens for seed in range(5))
 
 
 def test_warming_up_tosses_one_coin_for_connections_and_one_per_block_for_widths():
