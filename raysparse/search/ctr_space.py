@@ -200,7 +200,7 @@ class CTRSpace:
         places: list[int | str] = list(range(len(choice.blocks)))
         places += ["layer_norm"] if len(self.menu.layer_norms) > 1 else []
         places += ["flat_tokens"] if len(self.menu.flat_tokens) > 1 else []
-        places += ["field_dims"] if self.menu.field_dims else []
+        places += ["field_dims"] if len(self.menu.field_dims) > 1 else []
         place = random.choice(places)
         if place == "layer_norm":
             return choice.model_copy(update={"layer_norm": random.choice(self.menu.layer_norms)})
@@ -275,6 +275,8 @@ class CTRSpace:
         if choice.flat_tokens not in self.menu.flat_tokens:
             yield "flat_tokens", choice.flat_tokens, self.menu.flat_tokens
         widths = self.menu.field_dims or (self.config.embedding_dim,)
+        if choice.field_dims is None and self.config.embedding_dim not in widths:
+            yield "field_dims", None, widths
         for feature, width in enumerate(choice.field_dims or ()):
             if width not in widths:
                 yield f"field_dims.{feature}", width, widths

@@ -196,6 +196,18 @@ def test_winners_are_members_but_for_their_layer_norm():
     assert "blocks.0.sparse_op: found attention; allowed: ('efc',)" in str(raised.value)
 
 
+def test_tables_are_as_wide_as_the_space_says():
+    choices = [space_of(field_dims=(16,)).sample(Random(seed)) for seed in range(20)]
+    assert {choice.field_dims for choice in choices} == {(16, 16, 16)}
+    narrow = space_of(field_dims=(4, 8))
+    widths = {width for seed in range(20) for width in narrow.sample(Random(seed)).field_dims or ()}
+    assert widths == {4, 8}
+    tree = {"blocks": [{"dense_width": 4, "num_tokens": 4}]}
+    with pytest.raises(ConfigError, match=r"field_dims: found None; allowed: \(4, 8\)"):
+        narrow.parse(tree)
+    assert space_of().parse(tree).field_dims is None
+
+
 def test_the_canonical_form_is_a_member():
     space, random = space_of(), Random(10)
     for _ in range(50):

@@ -62,15 +62,22 @@ class CTRSpaceConfig(Config):
     """Widths of a dense operator; null: the menu's."""
     token_counts: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Tokens of a sparse operator; null: the menu's."""
+    field_dims: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Widths of a table; null: the menu's, those of them that are at most embedding_dim."""
     max_macs: int | None = Field(default=None, ge=1)
     """Multiply-adds of a network for one row, at most; null: any."""
 
     @model_validator(mode="after")
-    def _positive(self) -> Self:
-        for key in ("dense_widths", "token_counts"):
+    def _possible(self) -> Self:
+        for key in ("dense_widths", "token_counts", "field_dims"):
             sizes: tuple[int, ...] = getattr(self, key) or ()
             if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
                 raise ValueError(f"{key} of positive numbers, each once; found {', '.join(map(str, sizes))}")
+        if any(width < 4 or width % 4 or width > self.embedding_dim for width in self.field_dims or ()):
+            raise ValueError(
+                f"field_dims of multiples of 4 of at most embedding_dim ({self.embedding_dim}); "
+                f"found {', '.join(map(str, self.field_dims or ()))}"
+            )
         return self
 
     @property
@@ -84,5 +91,5 @@ class CTRSpaceConfig(Config):
             self.token_counts or menu.token_counts,
             menu.layer_norms,
             menu.flat_tokens,
-            tuple(width for width in menu.field_dims if width <= self.embedding_dim),
+            self.field_dims or tuple(width for width in menu.field_dims if width <= self.embedding_dim),
         )
