@@ -70,6 +70,7 @@ SCORINGS = {
         "scoring.tuning_rows=16_384",
         "scoring.tuning_steps=200",
         "scoring.tuning_batch_size=512",
+        "scoring.tuning_learning_rate=null",
     ),
     "head as it is": ("scoring.tuned=head", "scoring.tuning_steps=0"),
 }
