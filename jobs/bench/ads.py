@@ -1,7 +1,7 @@
 """Experiments on adaptive dense-to-sparse pruning: every arm, on streams of several seeds, paired by day.
 
-python jobs/bench/ads.py run --folder FOLDER [--streams none slow sudden] [--seeds 1 2 3] [--parallel 2]
-  [--arms ARM ...] [--without ARM ...] [KEY=VALUE ...]
+python jobs/bench/ads.py run [KEY=VALUE ...] --folder FOLDER [--streams none slow sudden] [--seeds 1 2 3] [--parallel 2]
+  [--arms ARM ...] [--without ARM ...]
 python jobs/bench/ads.py table --folder FOLDER --results FILE.csv
 python jobs/bench/ads.py figure --results FILE.csv --output FILE.svg
 

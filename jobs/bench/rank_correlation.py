@@ -1,7 +1,7 @@
 """Whether a supernet ranks networks as training them alone does, for several recipes.
 
-python jobs/bench/rank_correlation.py alone --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
-python jobs/bench/rank_correlation.py score --folder FOLDER [--choices 50] [--parallel 2] [KEY=VALUE ...]
+python jobs/bench/rank_correlation.py alone [KEY=VALUE ...] --folder FOLDER [--choices 50] [--parallel 2]
+python jobs/bench/rank_correlation.py score [KEY=VALUE ...] --folder FOLDER [--choices 50] [--parallel 2]
   [--recipes "widest teaches" ...] [--scorings "own weights" ...]
 python jobs/bench/rank_correlation.py table --folder FOLDER [--results FILE.csv]
 
