@@ -246,14 +246,18 @@ class CTRSpace:
         """
         menu = self.menu
         blocks = (
-            BlockChoice(dense_op=dense_op, sparse_op="efc", dense_width=width, num_tokens=min(menu.token_counts))
-            for dense_op, width in product(menu.dense_ops, menu.dense_widths)
+            BlockChoice(dense_op=dense_op, sparse_op=sparse_op, dense_width=width, num_tokens=min(menu.token_counts))
+            for dense_op, sparse_op, width in product(menu.dense_ops, menu.sparse_ops, menu.dense_widths)
         )
         return min(blocks, key=lambda block: self._macs(self._alone(block)))
 
     def _alone(self, block: BlockChoice) -> NASRecConfig:
-        flat_tokens = min(self.menu.flat_tokens)
-        return NASRecConfig(embedding_dim=self.config.embedding_dim, flat_tokens=flat_tokens, blocks=(block,))
+        return NASRecConfig(
+            embedding_dim=self.config.embedding_dim,
+            layer_norm=self.menu.layer_norms[0],
+            flat_tokens=min(self.menu.flat_tokens),
+            blocks=(block,),
+        )
 
     def _walk(self, random: Random) -> NASRecConfig:
         """Mutate away from the smallest network: where the budget is so tight that samples do not meet it."""

@@ -50,6 +50,9 @@ def test_a_space_says_which_of_its_sizes_are_wrong():
     model = {"kind": "nasrec_supernet", "space": {"dense_widths": [8, 8], "token_counts": [4]}}
     text = faults(model=model, optimizer=ADAGRAD, callbacks=[SAMPLING])
     assert "dense_widths of positive numbers, each once; found 8, 8" in text
+    model = {"kind": "nasrec_supernet", "space": {"dense_ops": ["fc", "cross", "fc"]}}
+    text = faults(model=model, optimizer=ADAGRAD, callbacks=[SAMPLING])
+    assert "dense_ops of different values; found fc, cross, fc" in text
     model = {"kind": "nasrec_supernet", "space": {"field_dims": [8, 32]}}
     text = faults(model=model, optimizer=ADAGRAD, callbacks=[SAMPLING])
     assert "field_dims of multiples of 4 of at most embedding_dim (16); found 8, 32" in text

@@ -208,6 +208,30 @@ def test_tables_are_as_wide_as_the_space_says():
     assert space_of().parse(tree).field_dims is None
 
 
+def test_operators_and_the_rest_of_the_menu_are_as_the_space_says():
+    space = space_of(dense_ops=("cross", "sum"), sparse_ops=("attention",), layer_norms=(False,), flat_tokens=(True,))
+    choices = [space.sample(Random(seed)) for seed in range(30)]
+    assert {block.dense_op for choice in choices for block in choice.blocks} == {"cross", "sum"}
+    assert {block.sparse_op for choice in choices for block in choice.blocks} == {"attention"}
+    assert {(choice.layer_norm, choice.flat_tokens) for choice in choices} == {(False, True)}
+    for choice in choices:
+        assert space.parse(choice.model_dump(mode="json")) == choice
+    tree = {"layer_norm": False, "flat_tokens": True, "blocks": [{"dense_width": 4, "num_tokens": 4}]}
+    with pytest.raises(ConfigError, match=r"blocks.0.dense_op: found fc; allowed: \('cross', 'sum'\)"):
+        space.parse(tree)
+
+
+def test_the_smallest_network_of_a_budget_has_operators_of_the_space():
+    block = {"dense_width": 4, "num_tokens": 4}
+    by_efc, by_attention = space_of(sparse_ops=("efc",)), space_of(sparse_ops=("attention",))
+    smallest = by_efc.cost(by_efc.parse({"blocks": [block]})).macs
+    larger = by_attention.cost(by_attention.parse({"blocks": [block | {"sparse_op": "attention"}]})).macs
+    assert smallest < larger
+    with pytest.raises(ConfigError, match=f"the smallest network of the space takes {larger:,} multiply-adds"):
+        space_of(sparse_ops=("attention",), max_macs=smallest)
+    assert space_of(max_macs=smallest).cost(space_of(max_macs=smallest).sample(Random(1))).macs <= smallest
+
+
 def test_the_canonical_form_is_a_member():
     space, random = space_of(), Random(10)
     for _ in range(50):

@@ -58,6 +58,16 @@ class CTRSpaceConfig(Config):
     """Predecessors in a set of a block, at most."""
     embedding_dim: int = Field(default=16, ge=4, multiple_of=4)
     """Width of a token."""
+    dense_ops: tuple[DenseOperator, ...] | None = Field(default=None, min_length=1)
+    """Dense operators; null: the menu's."""
+    sparse_ops: tuple[SparseOperator, ...] | None = Field(default=None, min_length=1)
+    """Sparse operators; null: the menu's. On a CPU, attention takes several times as long for its multiply-adds as the
+    others do."""
+    layer_norms: tuple[bool, ...] | None = Field(default=None, min_length=1)
+    """Whether networks normalise: true, false, or both; null: as in the menu."""
+    flat_tokens: tuple[bool, ...] | None = Field(default=None, min_length=1)
+    """Whether dense operators may read the raw tokens one behind the other: true, false, or both; null: as in the
+    menu."""
     dense_widths: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Widths of a dense operator; null: the menu's."""
     token_counts: tuple[int, ...] | None = Field(default=None, min_length=1)
@@ -73,6 +83,10 @@ class CTRSpaceConfig(Config):
             sizes: tuple[int, ...] = getattr(self, key) or ()
             if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
                 raise ValueError(f"{key} of positive numbers, each once; found {', '.join(map(str, sizes))}")
+        for key in ("dense_ops", "sparse_ops", "layer_norms", "flat_tokens"):
+            values: tuple[object, ...] = getattr(self, key) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} of different values; found {', '.join(map(str, values))}")
         if any(width < 4 or width % 4 or width > self.embedding_dim for width in self.field_dims or ()):
             raise ValueError(
                 f"field_dims of multiples of 4 of at most embedding_dim ({self.embedding_dim}); "
@@ -85,11 +99,11 @@ class CTRSpaceConfig(Config):
         """What there is to choose from."""
         menu = MENUS[self.menu]
         return Menu(
-            menu.dense_ops,
-            menu.sparse_ops,
+            self.dense_ops or menu.dense_ops,
+            self.sparse_ops or menu.sparse_ops,
             self.dense_widths or menu.dense_widths,
             self.token_counts or menu.token_counts,
-            menu.layer_norms,
-            menu.flat_tokens,
+            self.layer_norms or menu.layer_norms,
+            self.flat_tokens or menu.flat_tokens,
             self.field_dims or tuple(width for width in menu.field_dims if width <= self.embedding_dim),
         )
