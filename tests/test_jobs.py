@@ -145,6 +145,18 @@ def write_flights(path: Path) -> RowsOfDay:
     return dict(sorted(rows_of_day.items()))
 
 
+def write_own_clicks(path: Path) -> RowsOfDay:
+    path.mkdir(parents=True)
+    start = 978_307_200  # 2001-01-01, UTC
+    rows = [
+        f"{int(number % 4 == 0)},{start + 86_400 * (number % 3) + number},{number % 40}.5,{number % 70 or ''},"
+        f"u{number % 23},{number % 31},{'|'.join(map(str, range(number % 4)))},{'NL' if number % 2 else 'PT'}\n"
+        for number in range(360)
+    ]
+    (path / "clicks.csv").write_text("clicked,shown_at,price,age,user,item,last_items,country\n" + "".join(rows))
+    return {"2001-01-01": 120, "2001-01-02": 120, "2001-01-03": 120}
+
+
 def sequence_of(user: int) -> list[int]:
     return [1 + (user + step) % 30 for step in range(4 + user % 6)]
 
@@ -226,6 +238,9 @@ SMALL_FORMS = {
     "movielens-100k-days.yaml": SmallForm(write_rated_days),
     "movielens-1m.yaml": SmallForm(write_ready_split, TWO_EPOCHS),
     "movielens.yaml": SmallForm(write_movielens),
+    "own-clicks.yaml": SmallForm(
+        write_own_clicks, tuple(f"data.prepare.ids.{column}.rows={SMALL_TABLE}" for column in range(4))
+    ),
     "search-avazu.yaml": SmallForm(write_avazu),
     "search-beauty.yaml": SmallForm(write_beauty),
     "search-movielens-1m.yaml": SmallForm(write_ready_split),
