@@ -21,6 +21,7 @@ from raysparse.job import TrainJob, check_train_job, dump_job, refuse_changes
 from raysparse.launch.cluster import connect, free_reservations, shortage
 from raysparse.launch.data import ensure_data
 from raysparse.launch.entry import enter_worker
+from raysparse.launch.job_fit import check_fit
 from raysparse.launch.relay import EventRelay
 from raysparse.launch.run_facts import run_facts
 from raysparse.train.run_folder import CHECKPOINTS, HISTORY, SUMMARY, RunFolder, RunMode
@@ -126,8 +127,7 @@ def train(job: TrainJob, folder: RunFolder, display: Display) -> dict[str, Any]:
     connect(scaling.num_workers * scaling.threads_per_worker)
     importing.join()
     dataset = ensure_data(job.data, display)
-    _check_callbacks(job, dataset)
-    _check_first_weights(job, dataset, display)
+    check_fit(job, dataset, display)
     gpus = scaling.num_workers if scaling.use_gpu else 0
     lack = shortage(scaling.num_workers * scaling.threads_per_worker, gpus)
     if lack is not None:
@@ -218,22 +218,6 @@ def _own_interrupts() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
-
-
-def _check_callbacks(job: TrainJob, dataset: Dataset) -> None:
-    if job.callbacks:
-        # They import torchrec, which takes 2 s.
-        from raysparse.callbacks.budgets import check_budgets
-        from raysparse.models import build_model
-
-        check_budgets(job.callbacks, build_model(job.model, dataset.schema, job.seed), dataset.schema)
-
-
-def _check_first_weights(job: TrainJob, dataset: Dataset, display: Display) -> None:
-    if job.start_from is not None:
-        from raysparse.launch.first_weights import check_source  # imports torchrec as well
-
-        check_source(job, dataset.schema, display.message)
 
 
 def _show(display: Display, event: dict[str, Any]) -> None:

@@ -1,0 +1,52 @@
+"""Whether a train job fits its data set, found out on the driver before workers start."""
+
+from collections.abc import Iterator
+
+from raysparse.data.dataset import Dataset
+from raysparse.data.schema import Schema
+from raysparse.data.selection import select_days
+from raysparse.errors import ConfigError
+from raysparse.job import TrainJob
+from raysparse.launch.data import Messages
+
+
+def check_fit(job: TrainJob, dataset: Dataset, display: Messages) -> None:
+    """Refuse what cannot run on a data set, and say what of the job does nothing there; driver.
+
+    ConfigError names the key and what is possible: tables that are not there, budgets that the model does not allow,
+    first weights of another model.
+    """
+    _check_tables(job, dataset.schema)
+    # Both import torchrec, which takes 2 s.
+    if job.callbacks:
+        from raysparse.callbacks.budgets import check_budgets
+        from raysparse.models import build_model
+
+        check_budgets(job.callbacks, build_model(job.model, dataset.schema, job.seed), dataset.schema)
+    if job.start_from is not None:
+        from raysparse.launch.first_weights import check_source
+
+        check_source(job, dataset.schema, display.message)
+    data = job.data
+    num_days = len(select_days(dataset, data.first_day, data.last_day, data.epochs))
+    for text in _without_effect(job, num_days):
+        display.message(text)
+
+
+def _check_tables(job: TrainJob, schema: Schema) -> None:
+    tables = list(dict.fromkeys(feature.table_name for feature in schema.ids))
+    unknown = [name for name in job.sharding.tables if name not in tables]
+    if unknown:
+        raise ConfigError(f"sharding.tables: found {', '.join(unknown)}; the data set's tables are {', '.join(tables)}")
+
+
+def _without_effect(job: TrainJob, num_days: int) -> Iterator[str]:
+    """Say what waits for days that do not come."""
+    if job.warm_up_days >= num_days:
+        yield f"warm_up_days: all {num_days} days are warm-up, so that the summary has no means"
+    for number, callback in enumerate(job.callbacks):
+        for key in ("after_days", "first_day"):
+            begins = getattr(callback, key, 0)
+            if begins >= num_days:
+                text = f"{callback.kind} begins after {begins} days, and the run has {num_days}: it does nothing"
+                yield f"callbacks.{number}.{key}: {text}"
