@@ -25,7 +25,7 @@ from raysparse.report.number_text import (
 )
 from raysparse.report.plan_table import MOST_SINGLE_TABLES, PlanLine, plan_lines
 from raysparse.report.plots import arm_line
-from raysparse.report.run import DayRecord, History, Run, read_run
+from raysparse.report.run import DayRecord, History, Run, kind_of, number_of, read_run
 from raysparse.report.template import PAGE
 from raysparse.train.run_folder import RunFolder
 
@@ -72,7 +72,7 @@ def render_page(run: Run, folder_name: str) -> str:
 def _status_parts(history: History, summary: Mapping[str, Any]) -> Iterator[str]:
     first, last = history.days[0], history.days[-1]
     yield first if first == last else f"{first} to {last}"
-    if model := _kind(summary.get("model")):
+    if model := kind_of(summary.get("model")):
         yield f"model {model}"
     if workers := summary.get("num_workers"):
         threads = summary.get("threads_per_worker")
@@ -96,8 +96,8 @@ def _tiles(run: Run) -> Iterator[Tile]:
     yield Tile("rows", short(totals["rows"]))
     yield Tile("training", short(totals["samples_per_s"]), "samples/s")
     since = "since it was resumed" if run.summary.get("resumed") else ""
-    yield Tile("run time", duration(_number(run.summary.get("seconds"))), since)
-    yield Tile("parameters", short(_number(run.summary.get("parameters"))), "without the tables")
+    yield Tile("run time", duration(number_of(run.summary.get("seconds"))), since)
+    yield Tile("parameters", short(number_of(run.summary.get("parameters"))), "without the tables")
     if run.plan:
         yield Tile("embedding tables", mebibytes(sum(table.get("bytes") or 0 for table in run.plan)), "MiB")
     of = "longest history" if history.is_ranking else first if others else ""
@@ -274,11 +274,3 @@ def _swatch(arm: str, position: int) -> str:
 def _last(values: NDArray[np.float64]) -> float | None:
     known = values[np.isfinite(values)]
     return float(known[-1]) if len(known) else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _kind(model: Any) -> str:
-    return str(model.get("kind", "")) if isinstance(model, dict) else str(model or "")

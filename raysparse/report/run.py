@@ -223,6 +223,16 @@ def read_json(folder: RunFolder, name: str, consequence: str, expected: type, mi
     return value
 
 
+def number_of(value: Any) -> float | None:
+    """Return a value of a summary as a number; None where it is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def kind_of(part: Any) -> str:
+    """Return the kind that a part of a job has under `kind`, or consists of; empty where it has none."""
+    return str(part.get("kind", "")) if isinstance(part, Mapping) else str(part or "")
+
+
 def _is_table(table: Any) -> bool:
     return isinstance(table, dict) and "table" in table and _is_count(table.get("rows")) and _is_count(table.get("dim"))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raysparse.errors import DataError
-from raysparse.report.run import read_run
+from raysparse.report.run import kind_of, number_of, read_run
 from raysparse.train.run_folder import RunFolder
 from tests.report.runs import record, table, write_run
 
@@ -131,3 +131,15 @@ def test_optional_files_that_are_broken_are_listed(tmp_path: Path):
     assert run.missing[0].startswith("summary.json is not JSON")
     assert '{"table": "c1"}' in run.missing[1]
     assert run.job == "kind: train\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(3, 3.0), (0.5, 0.5), (0, 0.0), (True, None), ("3", None), (None, None), ([3], None)]
+)
+def test_a_number_of_a_summary_is_one_or_missing(value: object, number: float | None):
+    assert number_of(value) == number
+
+
+@pytest.mark.parametrize(("part", "kind"), [({"kind": "dlrm"}, "dlrm"), ("dlrm", "dlrm"), ({}, ""), (None, "")])
+def test_a_kind_stands_under_its_key_or_alone(part: object, kind: str):
+    assert kind_of(part) == kind
