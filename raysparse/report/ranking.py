@@ -69,16 +69,16 @@ def _day_cells(record: DayRecord) -> list[str]:
 
 # Columns of the console's table of days; three metrics stand per arm, under its name.
 _DAY, _ROWS, _SCORE, _SPEED = 10, 11, 7, 9
+_ARM = len(_MAIN) * _SCORE + (len(_MAIN) - 1) * len(GAP)
 
 
 def day_header(arms: Sequence[str]) -> list[str]:
     """Return the two lines over the console's table of days."""
-    width = len(_MAIN) * _SCORE + (len(_MAIN) - 1) * len(GAP)
     before = " " * (_DAY + _ROWS + len(GAP))
     titles = [f"{'day':<{_DAY}}", f"{'targets':>{_ROWS}}"]
     titles += [f"{title_of(name):>{_SCORE}}" for _ in arms for name in _MAIN]
     return [
-        GAP.join([before, *(f"{cut(arm, width):>{width}}" for arm in arms)]),
+        GAP.join([before, *(f"{cut(arm, _ARM):>{_ARM}}" for arm in arms)]),
         GAP.join([*titles, f"{'rows/s':>{_SPEED}}"]),
     ]
 
@@ -87,7 +87,9 @@ def day_line(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the line of a day, a record per arm as in the history."""
     first = records[0]
     cells = [f"{first['day']:<{_DAY}}", f"{whole(first['targets']):>{_ROWS}}"]
-    cells += [f"{fixed(record[name]):>{_SCORE}}" for record in records for name in _MAIN]
+    for record in records:
+        scores = [f"{fixed(record[name]):>{_SCORE}}" for name in _MAIN]
+        cells += [f"{'warm-up':>{_ARM}}"] if record.get("warm_up") else scores
     speed = first.get("samples_per_s")
     return GAP.join([*cells, f"{whole(speed) if speed else MISSING:>{_SPEED}}"])
 

@@ -84,3 +84,15 @@ def test_the_console_prints_ranks_of_each_arm():
     assert lines[2].split() == ["epoch-001", "200", "0.3125", "0.2500", "0.2500", "1,000"]
     assert lines[5].split() == ["test", "200", "0.2000", "0.2500", "0.2500", "0.2125", "0.2500", "0.2500", "-"]
     assert any(line.split()[:3] == ["trained", "validation,", "epoch-001"] for line in lines)
+
+
+def test_the_console_prints_no_ranks_of_a_warm_up_day():
+    stream = io.StringIO()
+    with Console(stream, is_terminal=False) as console:
+        warm_up = {"warm_up": True}
+        console.day([line("2030-01-01", changes=warm_up), line("2030-01-01", "frozen", changes=warm_up)])
+        console.day([line("2030-01-02"), line("2030-01-02", "frozen")])
+    lines = stream.getvalue().splitlines()
+    assert lines[2].split() == ["2030-01-01", "200", "warm-up", "warm-up", "1,000"]
+    assert lines[3].split() == ["2030-01-02", "200", *["0.2500"] * 6, "1,000"]
+    assert len({len(line) for line in lines[1:]}) == 1
