@@ -42,7 +42,8 @@ def arms_note(history: History) -> str:
     if any("test" in means for means in history.totals["arms"].values()):
         return (
             "Validation: of the epoch with the best NDCG@10. Test: predicted once, at the end; by arm best with the "
-            "weights of its best epoch, by the others with their last ones. Ranks are among all items."
+            "weights of the epoch that is best by early_stop's metric, by the others with their last ones. Ranks are "
+            "among all items."
         )
     return "Means over the scored days, each weighed by its targets. Ranks are among all items."
 

@@ -57,6 +57,8 @@ def test_a_page_of_epochs_has_the_best_validation_and_the_tests(tmp_path: Path):
     ] in page.rows
     text = " ".join(page.texts)
     assert "Epoch by epoch" in text
+    assert "Validation: of the epoch with the best NDCG@10." in text
+    assert "by arm best with the weights of the epoch that is best by early_stop's metric" in text
     assert "NDCG@10 among all items, higher is better" in text
     assert "1,000" in page.texts or "1.00 k" in page.texts  # rows that were learned in two epochs
 
