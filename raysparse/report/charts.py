@@ -38,17 +38,34 @@ class Chart:
     wide: bool = False
 
 
+_Makers = tuple[Callable[[History], Chart | None], ...]
+
+
 def run_charts(history: History) -> list[Chart]:
     """Draw the charts of a run, in the order of the page; one that has nothing to show is left out."""
-    if history.is_ranking:
-        shown = history.epochs or history
-        return [_ranks(shown, "ndcg@10", _WIDE), _ranks(shown, "hr@10", _HALF), _ranks(shown, "mrr@10", _HALF)]
-    makers: tuple[Callable[[History], Chart | None], ...] = (_gap, _auc, _calibration, _macs, _churn, _speed)
-    charts = [chart for make in makers if (chart := make(history)) is not None]
-    charts += [chart for arm in history.arms if (chart := _kept(history, arm)) is not None]
-    num_halves = sum(not chart.wide for chart in charts)
-    # two halves a line: the last chart fills whatever is left of one
-    return [_normalized_entropy(history), *charts, _days(history, _HALF if num_halves % 2 else _WIDE)]
+    shown = history.epochs or history
+    of_ranks: _Makers = (_ndcg, _ndcg_gap, _hit_ratio, _reciprocal_rank)
+    of_clicks: _Makers = (_normalized_entropy, _ne_gap, _auc, _calibration)
+    makers = (*(of_ranks if shown.is_ranking else of_clicks), _macs, _churn, _speed)
+    charts = [chart for make in makers if (chart := make(shown)) is not None]
+    charts += [chart for arm in shown.arms if (chart := _kept(shown, arm)) is not None]
+    if history.epochs is None:
+        num_halves = sum(not chart.wide for chart in charts)
+        # two halves a line: the last chart fills whatever is left of one
+        charts.append(_days(history, _HALF if num_halves % 2 else _WIDE))
+    return charts
+
+
+def _ndcg(history: History) -> Chart:
+    return _ranks(history, "ndcg@10", _WIDE)
+
+
+def _hit_ratio(history: History) -> Chart:
+    return _ranks(history, "hr@10", _HALF)
+
+
+def _reciprocal_rank(history: History) -> Chart:
+    return _ranks(history, "mrr@10", _HALF)
 
 
 def _ranks(history: History, metric: str, size: tuple[float, float]) -> Chart:
@@ -85,20 +102,30 @@ def _normalized_entropy(history: History) -> Chart:
     return _chart(history, "Normalized entropy, lower is better", [panel], _WIDE, "predicting the base rate")
 
 
-def _gap(history: History) -> Chart | None:
+def _ne_gap(history: History) -> Chart | None:
+    return _gap(history, "ne", relative_gap, "NE gap (%)", "above")
+
+
+def _ndcg_gap(history: History) -> Chart | None:
+    # on a day of few targets NDCG@10 can be near 0, and the gap any multiple of it
+    return _gap(history, "ndcg@10", np.subtract, "difference of NDCG@10", "below")
+
+
+def _gap(
+    history: History, metric: str, gap_of: Callable[[Floats, Floats], Floats], label: str, worse: str
+) -> Chart | None:
+    """Only where there are several arms; `worse` is the side of 0 on which an arm is worse than the first one."""
     first, *others = history.arms
     if not others:
         return None
-    reference = history.series(first, "ne")
+    reference = history.series(first, metric)
     lines = [
-        replace(
-            arm_line(arm, relative_gap(history.series(arm, "ne"), reference), position), marked=history.swapped(arm)
-        )
+        replace(arm_line(arm, gap_of(history.series(arm, metric), reference), position), marked=history.swapped(arm))
         for position, arm in enumerate(others, start=1)
     ]
-    panel = Panel("NE gap (%)", lines, reference=0.0)
+    panel = Panel(label, lines, reference=0.0)
     size = _HALF if len(others) <= _MOST_HALF_LINES else _WIDE
-    return _chart(history, f"NE gap to {first}, above 0 is worse", [panel], size, f"as good as {first}")
+    return _chart(history, f"{metric.upper()} gap to {first}, {worse} 0 is worse", [panel], size, f"as good as {first}")
 
 
 def _auc(history: History) -> Chart | None:
@@ -117,7 +144,8 @@ def _macs(history: History) -> Chart | None:
     lines = [arm_line(arm, history.series(arm, "macs"), position) for position, arm in enumerate(history.arms)]
     if not any(len(np.unique(line.values[np.isfinite(line.values)])) > 1 for line in lines):
         return None
-    panel = Panel("MACs per row", lines, from_zero=True, steps=True, number_text=number_text.tick)
+    label = "MACs per history" if history.is_ranking else "MACs per row"
+    panel = Panel(label, lines, from_zero=True, steps=True, number_text=number_text.tick)
     return _chart(history, "Size of the model", [panel], _HALF)
 
 
@@ -159,8 +187,11 @@ def _speed(history: History) -> Chart | None:
 
 
 def _days(history: History, size: tuple[float, float]) -> Chart:
-    rate = Panel("base rate (%)", [Line("share of rows with label 1", 100 * history.shared("base_rate"))])
     rows = Panel("rows", bars=history.rows, number_text=number_text.tick)
+    if history.is_ranking:
+        targets = Panel("targets", bars=history.shared("targets"), number_text=number_text.tick)
+        return _chart(history, "The days: rows and targets", [rows, targets], size)
+    rate = Panel("base rate (%)", [Line("share of rows with label 1", 100 * history.shared("base_rate"))])
     return _chart(history, "The days: base rate and rows", [rate, rows], size)
 
 

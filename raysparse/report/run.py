@@ -98,6 +98,11 @@ class History:
             values = np.where(np.isnan(values), self.series(arm, name), values)
         return values
 
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether an arm was pruned by masks that others can follow."""
+        return any(record.swapped is not None for record in self.records)
+
     def swapped(self, arm: str) -> NDArray[np.bool_]:
         """Whether a mask of the arm took another one's place on the day, `[num_days]`."""
         swapped = np.zeros(len(self.days), dtype=np.bool_)
