@@ -1,6 +1,6 @@
 """Which charts a run's page shows, and what each says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from raysparse.report import number_text
 from raysparse.report.heat_map import HeatMap, days_per_column, draw_heat_map
 from raysparse.report.plots import (
+    ARM_DASHES,
     MOST_MARKED_DAYS,
     ROLLING_DAYS,
     Line,
@@ -46,9 +47,10 @@ def run_charts(history: History) -> list[Chart]:
     shown = history.epochs or history
     of_ranks: _Makers = (_ndcg, _ndcg_gap, _hit_ratio, _reciprocal_rank)
     of_clicks: _Makers = (_normalized_entropy, _ne_gap, _auc, _calibration)
-    makers = (*(of_ranks if shown.is_ranking else of_clicks), _macs, _churn, _speed)
+    makers = (*(of_ranks if history.is_ranking else of_clicks), _macs, _churn, _speed)
     charts = [chart for make in makers if (chart := make(shown)) is not None]
-    charts += [chart for arm in shown.arms if (chart := _kept(shown, arm)) is not None]
+    of_arm: tuple[Callable[[History, str], Chart | None], ...] = (_groups, _rows, _table_rows)
+    charts += [chart for make in of_arm for arm in shown.arms if (chart := make(shown, arm)) is not None]
     if history.epochs is None:
         num_halves = sum(not chart.wide for chart in charts)
         # two halves a line: the last chart fills whatever is left of one
@@ -164,20 +166,57 @@ def _churn(history: History) -> Chart | None:
     return replace(chart, notes=[*chart.notes, note])
 
 
-def _kept(history: History, arm: str) -> Chart | None:
+def _groups(history: History, arm: str) -> Chart | None:
     """Only for an arm whose history says how many groups there are."""
     groups = history.dense_groups(arm)
-    if not groups:
-        return None
-    widths = {place: history.widths(arm, place) for place in groups}
-    shares = np.stack([widths[place] / size for place, size in groups.items()])
-    last = [f"{widths[place][np.isfinite(widths[place])][-1]:.0f} of {size}" for place, size in groups.items()]
-    title = f"Groups kept by {arm}"
-    svg = draw_heat_map(history.days, HeatMap(list(groups), shares, last), title, _HALF[0], history.warm_up)
-    notes = ["share of a place's groups in the dense model; at the right: groups kept on its last day"]
+    kept = {place: history.widths(arm, place) for place in groups}
+    note = "share of a place's groups in the dense model; at the right: groups kept on its last day"
+    return _kept(history, f"Groups kept by {arm}", groups, kept, "groups kept (%)", note) if groups else None
+
+
+def _table_rows(history: History, arm: str) -> Chart | None:
+    """Only for an arm whose history says how many rows its tables have, if these are several."""
+    rows = history.table_rows(arm)
+    kept = {table: history.kept_rows(arm, table) for table in rows}
+    note = "share of a table's rows, and of its bytes; at the right: rows kept on its last day"
+    title = f"Rows kept by {arm}, table by table"
+    return _kept(history, title, rows, kept, "rows kept (%)", note) if len(rows) > 1 else None
+
+
+def _kept(
+    history: History, title: str, sizes: Mapping[str, int], kept: Mapping[str, Floats], label: str, note: str
+) -> Chart:
+    """A row for each of `sizes`, of which `kept` is left on each day."""
+    shares = np.stack([kept[place] / size for place, size in sizes.items()])
+    last = [
+        f"{number_text.short(kept[place][np.isfinite(kept[place])][-1])} of {number_text.short(size)}"
+        for place, size in sizes.items()
+    ]
+    svg = draw_heat_map(history.days, HeatMap(list(sizes), shares, last, label), title, _HALF[0], history.warm_up)
+    notes = [note]
     if (num_days := days_per_column(len(history.days))) > 1:
         notes.append(f"a column is the mean of {num_days} days")
     return Chart(title, svg, [], notes)
+
+
+def _rows(history: History, arm: str) -> Chart | None:
+    """Only for an arm whose history says how many rows there are."""
+    tables = history.table_rows(arm)
+    if not tables:
+        return None
+    rows = history.series(arm, "kept_rows") / sum(tables.values())
+    table_bytes, kept_bytes = history.series(arm, "table_bytes"), history.series(arm, "kept_row_bytes")
+    row_bytes = kept_bytes / table_bytes
+    served = (kept_bytes + history.series(arm, "remapping_bytes")) / table_bytes
+    alike = np.allclose(rows, row_bytes, equal_nan=True)
+    shares = {"rows, and their bytes": rows} if alike else {"rows": rows, "their bytes": row_bytes}
+    shares["their bytes, with the remapping that a served table needs"] = served
+    lines = [
+        replace(arm_line(label, 100 * share, history.arms.index(arm)), dash=dash)
+        for (label, share), dash in zip(shares.items(), ARM_DASHES, strict=False)
+    ]
+    panel = Panel("share of all tables (%)", lines, from_zero=True, steps=True)
+    return _chart(history, f"Rows kept by {arm}", [panel], _HALF)
 
 
 def _speed(history: History) -> Chart | None:

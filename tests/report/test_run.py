@@ -70,6 +70,17 @@ def test_what_a_pruned_arm_keeps_is_read_by_place_and_day(tmp_path: Path):
     np.testing.assert_array_equal(history.series("sparse", "churn"), [np.nan, np.nan, 0.5])
 
 
+def test_rows_kept_are_read_by_table_and_day(tmp_path: Path):
+    rows = {"user": 100, "item": 300, "empty": 0}
+    kept = {"kept_table_rows": {"user": 50, "item": 30, "empty": 0}, "table_rows": rows, "kept_rows": 80}
+    write_run(tmp_path, [record("1", "trained"), record("2", "trained", **kept), record("2", "frozen")])
+    history = read(tmp_path).history
+    assert list(history.table_rows("trained").items()) == [("user", 100), ("item", 300)]
+    assert history.table_rows("frozen") == {}
+    np.testing.assert_array_equal(history.kept_rows("trained", "item"), [np.nan, 30])
+    np.testing.assert_array_equal(history.series("trained", "kept_rows"), [np.nan, 80])
+
+
 def test_a_missing_history_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"history\.jsonl is missing"):
         read(tmp_path)
@@ -94,6 +105,10 @@ def test_an_empty_history_is_named(tmp_path: Path):
         (
             '{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1, "log_loss": 1, "widths": {"top.0": -1}}',
             r'widths: found {"top\.0": -1}; allowed: a whole number for each place',
+        ),
+        (
+            '{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1, "log_loss": 1, "table_rows": {"user": 0.5}}',
+            r'table_rows: found {"user": 0\.5}; allowed: a whole number for each table',
         ),
         (
             '{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1, "log_loss": 1, "swapped": 1}',
