@@ -1,6 +1,6 @@
 """What happens at the events of the training loop."""
 
-from typing import Annotated
+from typing import Annotated, assert_never
 
 from pydantic import Field
 
@@ -61,8 +61,10 @@ def build_callback(config: CallbackConfig, seed: int, model: ModelConfig, schema
             return SmallDense(config, seed)
         case SparsityConfig():
             return Sparsity(config, seed)
-        case _:
+        case FeatureCacheConfig() | PathSamplingConfig() | SandwichConfig() | SequenceCacheConfig():
             return _of_supernet(config, seed, model, schema)
+        case _:
+            assert_never(config)
 
 
 def _of_supernet(
@@ -80,6 +82,8 @@ def _of_supernet(
             return Sandwich(config, _sasrec_space_of(model, config.kind), schema, seed)
         case SequenceCacheConfig():
             return SequenceCaching(config, _sasrec_space_of(model, config.kind))
+        case _:
+            assert_never(config)
 
 
 def _space_of(model: ModelConfig, kind: str) -> CTRSpaceConfig:

@@ -12,7 +12,7 @@ from raysparse.sparsity.layout import Layout
 
 
 def check_budgets(callbacks: Sequence[CallbackConfig], model: AnyRecommender, schema: Schema) -> None:
-    """Refuse what the model's layers do not allow; driver. No callback of a sequence model has a budget.
+    """Refuse what the model's layers do not allow; driver.
 
     Raises ConfigError, naming the key and what is possible, where the floors need more than a budget, or where a
     share is given to a layer that is not there.

@@ -1,5 +1,6 @@
 """Keeps the rows of the tables within a budget of bytes, choosing them again as the data drifts."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -53,7 +54,7 @@ class RowPruning(Callback):
         self._config = config
         self._rows: TrackedRows | None = None
         self._utilities: list[RowUtility] = []
-        self._facts: dict[str, int] = {}
+        self._facts: dict[str, Any] = {}
 
     def load_state_dict(self, saved: dict[str, Any], state: TrainState) -> None:
         """Restore the facts, and make the tensors that are read afterwards."""
@@ -101,7 +102,7 @@ class RowPruning(Callback):
         shapes = rows.tables.shapes
         number = {table: index for index, table in enumerate(shapes)}
         sizes = [num_rows for num_rows, _ in shapes.values()]
-        row_bytes = {table: _BYTES_PER_WEIGHT * columns for table, (_, columns) in shapes.items()}
+        row_bytes = _row_bytes(shapes)
         parts = [
             RowPart(
                 table=number[part.table],
@@ -119,25 +120,32 @@ class RowPruning(Callback):
         counts = torch.zeros(len(shapes), dtype=torch.int64)
         for part in rows.ranges:
             counts[number[part.table]] += int(part.kept.sum()) * rows.counted_here(part)
-        kept = dict(zip(shapes, rows.add(counts).tolist(), strict=True))
-        pruned = [table for table, count in kept.items() if count < shapes[table][0]]
-        self._facts = {
-            "kept_rows": sum(kept.values()),
-            "kept_row_bytes": sum(count * row_bytes[table] for table, count in kept.items()),
-            "remapping_bytes": sum(array_bytes(shapes[table][0]) for table in pruned),
-        }
+        self._facts = _facts_of(shapes, dict(zip(shapes, rows.add(counts).tolist(), strict=True)))
 
     def _tell(self, state: TrainState) -> None:
         arm = state.arm(TRAINED)
         assert arm is not None
         if not self._facts:
-            shapes = _model(state).tables.shapes.values()
-            self._facts = {
-                "kept_rows": sum(rows for rows, _ in shapes),
-                "kept_row_bytes": sum(_BYTES_PER_WEIGHT * rows * columns for rows, columns in shapes),
-                "remapping_bytes": 0,
-            }
+            shapes = _model(state).tables.shapes
+            self._facts = _facts_of(shapes, {table: rows for table, (rows, _) in shapes.items()})
         arm.facts.update(self._facts)
+
+
+def _row_bytes(shapes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    return {table: _BYTES_PER_WEIGHT * columns for table, (_, columns) in shapes.items()}
+
+
+def _facts_of(shapes: Mapping[str, tuple[int, int]], kept: Mapping[str, int]) -> dict[str, Any]:
+    """What the history says of the rows: how many of which table are kept, and what they take."""
+    row_bytes = _row_bytes(shapes)
+    return {
+        "kept_rows": sum(kept.values()),
+        "kept_row_bytes": sum(count * row_bytes[table] for table, count in kept.items()),
+        "table_bytes": sum(rows * row_bytes[table] for table, (rows, _) in shapes.items()),
+        "remapping_bytes": sum(array_bytes(rows) for table, (rows, _) in shapes.items() if kept[table] < rows),
+        "kept_table_rows": dict(kept),
+        "table_rows": {table: rows for table, (rows, _) in shapes.items()},
+    }
 
 
 def _model(state: TrainState) -> ShardedModel:

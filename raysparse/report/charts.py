@@ -1,6 +1,6 @@
 """Which charts a run's page shows, and what each says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from raysparse.report import number_text
 from raysparse.report.heat_map import HeatMap, days_per_column, draw_heat_map
 from raysparse.report.plots import (
+    ARM_DASHES,
     MOST_MARKED_DAYS,
     ROLLING_DAYS,
     Line,
@@ -38,17 +39,35 @@ class Chart:
     wide: bool = False
 
 
+_Makers = tuple[Callable[[History], Chart | None], ...]
+
+
 def run_charts(history: History) -> list[Chart]:
     """Draw the charts of a run, in the order of the page; one that has nothing to show is left out."""
-    if history.is_ranking:
-        shown = history.epochs or history
-        return [_ranks(shown, "ndcg@10", _WIDE), _ranks(shown, "hr@10", _HALF), _ranks(shown, "mrr@10", _HALF)]
-    makers: tuple[Callable[[History], Chart | None], ...] = (_gap, _auc, _calibration, _macs, _churn, _speed)
-    charts = [chart for make in makers if (chart := make(history)) is not None]
-    charts += [chart for arm in history.arms if (chart := _kept(history, arm)) is not None]
-    num_halves = sum(not chart.wide for chart in charts)
-    # two halves a line: the last chart fills whatever is left of one
-    return [_normalized_entropy(history), *charts, _days(history, _HALF if num_halves % 2 else _WIDE)]
+    shown = history.epochs or history
+    of_ranks: _Makers = (_ndcg, _ndcg_gap, _hit_ratio, _reciprocal_rank)
+    of_clicks: _Makers = (_normalized_entropy, _ne_gap, _auc, _calibration)
+    makers = (*(of_ranks if history.is_ranking else of_clicks), _macs, _churn, _speed)
+    charts = [chart for make in makers if (chart := make(shown)) is not None]
+    of_arm: tuple[Callable[[History, str], Chart | None], ...] = (_groups, _rows, _table_rows)
+    charts += [chart for make in of_arm for arm in shown.arms if (chart := make(shown, arm)) is not None]
+    if history.epochs is None:
+        num_halves = sum(not chart.wide for chart in charts)
+        # two halves a line: the last chart fills whatever is left of one
+        charts.append(_days(history, _HALF if num_halves % 2 else _WIDE))
+    return charts
+
+
+def _ndcg(history: History) -> Chart:
+    return _ranks(history, "ndcg@10", _WIDE)
+
+
+def _hit_ratio(history: History) -> Chart:
+    return _ranks(history, "hr@10", _HALF)
+
+
+def _reciprocal_rank(history: History) -> Chart:
+    return _ranks(history, "mrr@10", _HALF)
 
 
 def _ranks(history: History, metric: str, size: tuple[float, float]) -> Chart:
@@ -85,20 +104,30 @@ def _normalized_entropy(history: History) -> Chart:
     return _chart(history, "Normalized entropy, lower is better", [panel], _WIDE, "predicting the base rate")
 
 
-def _gap(history: History) -> Chart | None:
+def _ne_gap(history: History) -> Chart | None:
+    return _gap(history, "ne", relative_gap, "NE gap (%)", "above")
+
+
+def _ndcg_gap(history: History) -> Chart | None:
+    # on a day of few targets NDCG@10 can be near 0, and the gap any multiple of it
+    return _gap(history, "ndcg@10", np.subtract, "difference of NDCG@10", "below")
+
+
+def _gap(
+    history: History, metric: str, gap_of: Callable[[Floats, Floats], Floats], label: str, worse: str
+) -> Chart | None:
+    """Only where there are several arms; `worse` is the side of 0 on which an arm is worse than the first one."""
     first, *others = history.arms
     if not others:
         return None
-    reference = history.series(first, "ne")
+    reference = history.series(first, metric)
     lines = [
-        replace(
-            arm_line(arm, relative_gap(history.series(arm, "ne"), reference), position), marked=history.swapped(arm)
-        )
+        replace(arm_line(arm, gap_of(history.series(arm, metric), reference), position), marked=history.swapped(arm))
         for position, arm in enumerate(others, start=1)
     ]
-    panel = Panel("NE gap (%)", lines, reference=0.0)
+    panel = Panel(label, lines, reference=0.0)
     size = _HALF if len(others) <= _MOST_HALF_LINES else _WIDE
-    return _chart(history, f"NE gap to {first}, above 0 is worse", [panel], size, f"as good as {first}")
+    return _chart(history, f"{metric.upper()} gap to {first}, {worse} 0 is worse", [panel], size, f"as good as {first}")
 
 
 def _auc(history: History) -> Chart | None:
@@ -117,7 +146,8 @@ def _macs(history: History) -> Chart | None:
     lines = [arm_line(arm, history.series(arm, "macs"), position) for position, arm in enumerate(history.arms)]
     if not any(len(np.unique(line.values[np.isfinite(line.values)])) > 1 for line in lines):
         return None
-    panel = Panel("MACs per row", lines, from_zero=True, steps=True, number_text=number_text.tick)
+    label = "MACs per history" if history.is_ranking else "MACs per row"
+    panel = Panel(label, lines, from_zero=True, steps=True, number_text=number_text.tick)
     return _chart(history, "Size of the model", [panel], _HALF)
 
 
@@ -136,20 +166,57 @@ def _churn(history: History) -> Chart | None:
     return replace(chart, notes=[*chart.notes, note])
 
 
-def _kept(history: History, arm: str) -> Chart | None:
+def _groups(history: History, arm: str) -> Chart | None:
     """Only for an arm whose history says how many groups there are."""
     groups = history.dense_groups(arm)
-    if not groups:
-        return None
-    widths = {place: history.widths(arm, place) for place in groups}
-    shares = np.stack([widths[place] / size for place, size in groups.items()])
-    last = [f"{widths[place][np.isfinite(widths[place])][-1]:.0f} of {size}" for place, size in groups.items()]
-    title = f"Groups kept by {arm}"
-    svg = draw_heat_map(history.days, HeatMap(list(groups), shares, last), title, _HALF[0], history.warm_up)
-    notes = ["share of a place's groups in the dense model; at the right: groups kept on its last day"]
+    kept = {place: history.widths(arm, place) for place in groups}
+    note = "share of a place's groups in the dense model; at the right: groups kept on its last day"
+    return _kept(history, f"Groups kept by {arm}", groups, kept, "groups kept (%)", note) if groups else None
+
+
+def _table_rows(history: History, arm: str) -> Chart | None:
+    """Only for an arm whose history says how many rows its tables have, if these are several."""
+    rows = history.table_rows(arm)
+    kept = {table: history.kept_rows(arm, table) for table in rows}
+    note = "share of a table's rows, and of its bytes; at the right: rows kept on its last day"
+    title = f"Rows kept by {arm}, table by table"
+    return _kept(history, title, rows, kept, "rows kept (%)", note) if len(rows) > 1 else None
+
+
+def _kept(
+    history: History, title: str, sizes: Mapping[str, int], kept: Mapping[str, Floats], label: str, note: str
+) -> Chart:
+    """A row for each of `sizes`, of which `kept` is left on each day."""
+    shares = np.stack([kept[place] / size for place, size in sizes.items()])
+    last = [
+        f"{number_text.short(kept[place][np.isfinite(kept[place])][-1])} of {number_text.short(size)}"
+        for place, size in sizes.items()
+    ]
+    svg = draw_heat_map(history.days, HeatMap(list(sizes), shares, last, label), title, _HALF[0], history.warm_up)
+    notes = [note]
     if (num_days := days_per_column(len(history.days))) > 1:
         notes.append(f"a column is the mean of {num_days} days")
     return Chart(title, svg, [], notes)
+
+
+def _rows(history: History, arm: str) -> Chart | None:
+    """Only for an arm whose history says how many rows there are."""
+    tables = history.table_rows(arm)
+    if not tables:
+        return None
+    rows = history.series(arm, "kept_rows") / sum(tables.values())
+    table_bytes, kept_bytes = history.series(arm, "table_bytes"), history.series(arm, "kept_row_bytes")
+    row_bytes = kept_bytes / table_bytes
+    served = (kept_bytes + history.series(arm, "remapping_bytes")) / table_bytes
+    alike = np.allclose(rows, row_bytes, equal_nan=True)
+    shares = {"rows, and their bytes": rows} if alike else {"rows": rows, "their bytes": row_bytes}
+    shares["their bytes, with the remapping that a served table needs"] = served
+    lines = [
+        replace(arm_line(label, 100 * share, history.arms.index(arm)), dash=dash)
+        for (label, share), dash in zip(shares.items(), ARM_DASHES, strict=False)
+    ]
+    panel = Panel("share of all tables (%)", lines, from_zero=True, steps=True)
+    return _chart(history, f"Rows kept by {arm}", [panel], _HALF)
 
 
 def _speed(history: History) -> Chart | None:
@@ -159,8 +226,11 @@ def _speed(history: History) -> Chart | None:
 
 
 def _days(history: History, size: tuple[float, float]) -> Chart:
-    rate = Panel("base rate (%)", [Line("share of rows with label 1", 100 * history.shared("base_rate"))])
     rows = Panel("rows", bars=history.rows, number_text=number_text.tick)
+    if history.is_ranking:
+        targets = Panel("targets", bars=history.shared("targets"), number_text=number_text.tick)
+        return _chart(history, "The days: rows and targets", [rows, targets], size)
+    rate = Panel("base rate (%)", [Line("share of rows with label 1", 100 * history.shared("base_rate"))])
     return _chart(history, "The days: base rate and rows", [rate, rows], size)
 
 

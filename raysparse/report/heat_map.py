@@ -1,4 +1,4 @@
-"""Drawing which share of each place's groups a pruned arm keeps, day by day."""
+"""Drawing which share of its groups or rows a pruned arm keeps, place by place and day by day."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,13 +31,15 @@ _HALF_ROW = 0.42
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Places from the top down, over the days of a run."""
+    """Places, or tables, from the top down, over the days of a run."""
 
     places: Sequence[str]
     shares: Floats
-    """Share of each place's groups that is kept, `[num_places, num_days]`; NaN where the day has none."""
+    """Share of each place that is kept, `[num_places, num_days]`; NaN where the day has none."""
     last: Sequence[str]
     """What stands at the end of each row."""
+    label: str
+    """What is kept, in percent: it stands at the bar of colours."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def draw_heat_map(days: Sequence[str], heat_map: HeatMap, title: str, inches: fl
         _draw_cells(axes, cells_of(x, heat_map.shares), colours)
         _label_places(axes, heat_map)
         label_days(axes, x, days, inches - 1.6)
-        _draw_colour_bar(figure, axes, colours, num_places)
+        _draw_colour_bar(figure, axes, colours, heat_map)
         return to_svg(figure, title)
 
 
@@ -127,11 +129,11 @@ def _label_places(axes: Axes, heat_map: HeatMap) -> None:
     ends.spines["right"].set_visible(False)
 
 
-def _draw_colour_bar(figure: Figure, axes: Axes, colours: ListedColormap, num_places: int) -> None:
+def _draw_colour_bar(figure: Figure, axes: Axes, colours: ListedColormap, heat_map: HeatMap) -> None:
     norm = BoundaryNorm(np.linspace(0.0, 100.0, NUM_LEVELS + 1), NUM_LEVELS)
-    shrink = min(1.0, _LONGEST_BAR_ROWS / num_places)
+    shrink = min(1.0, _LONGEST_BAR_ROWS / len(heat_map.places))
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, ticks=[0, 25, 50, 75, 100], shrink=shrink)
-    bar.set_label("groups kept (%)", color=MUTED)
+    bar.set_label(heat_map.label, color=MUTED)
     assert bar.solids is not None
     bar.solids.set_edgecolor("face")
     bar.outline.set_visible(False)

@@ -25,7 +25,7 @@ from raysparse.report.number_text import (
 )
 from raysparse.report.plan_table import MOST_SINGLE_TABLES, PlanLine, plan_lines
 from raysparse.report.plots import arm_line
-from raysparse.report.run import DayRecord, History, Run, read_run
+from raysparse.report.run import DayRecord, History, Run, kind_of, number_of, read_run
 from raysparse.report.template import PAGE
 from raysparse.train.run_folder import RunFolder
 
@@ -56,7 +56,7 @@ def render_page(run: Run, folder_name: str) -> str:
         "missing": run.missing,
         "tiles": [tile for tile in _tiles(run) if tile.value != MISSING],
         "arms": ranking.arm_grid(history) if history.is_ranking else _arm_grid(run),
-        "arms_note": ranking.arms_note(history) if history.is_ranking else _arms_note(run),
+        "arms_note": _arms_note(run),
         "unit": "day" if history.epochs is None else "epoch",
         "charts": figures_of(run_charts(history)),
         "warm_up": _warm_up_note(history),
@@ -72,7 +72,7 @@ def render_page(run: Run, folder_name: str) -> str:
 def _status_parts(history: History, summary: Mapping[str, Any]) -> Iterator[str]:
     first, last = history.days[0], history.days[-1]
     yield first if first == last else f"{first} to {last}"
-    if model := _kind(summary.get("model")):
+    if model := kind_of(summary.get("model")):
         yield f"model {model}"
     if workers := summary.get("num_workers"):
         threads = summary.get("threads_per_worker")
@@ -96,8 +96,8 @@ def _tiles(run: Run) -> Iterator[Tile]:
     yield Tile("rows", short(totals["rows"]))
     yield Tile("training", short(totals["samples_per_s"]), "samples/s")
     since = "since it was resumed" if run.summary.get("resumed") else ""
-    yield Tile("run time", duration(_number(run.summary.get("seconds"))), since)
-    yield Tile("parameters", short(_number(run.summary.get("parameters"))), "without the tables")
+    yield Tile("run time", duration(number_of(run.summary.get("seconds"))), since)
+    yield Tile("parameters", short(number_of(run.summary.get("parameters"))), "without the tables")
     if run.plan:
         yield Tile("embedding tables", mebibytes(sum(table.get("bytes") or 0 for table in run.plan)), "MiB")
     of = "longest history" if history.is_ranking else first if others else ""
@@ -107,14 +107,14 @@ def _tiles(run: Run) -> Iterator[Tile]:
 def _arm_grid(run: Run) -> Grid:
     """Means per arm, weighed like those of the summary; arms that are pruned bring columns of their own."""
     history, heads = run.history, _heads(run)
-    several, pruned = len(history.arms) > 1, _has_masks(history)
+    several = len(history.arms) > 1
     titles = ["NE", "stream NE", "AUC", "log loss", "calibration", "MACs per row"]
     if several:
         titles[1:1] = [f"NE gap to {history.arms[0]}", "gap, last half"]
         titles += ["of dense MACs"]
     if heads:
         titles += ["head KiB", *(f"us for {counted(size, 'row')}" for size in _batch_sizes(heads))]
-    titles += ["swaps", "mean churn"] if pruned else []
+    titles += ["swaps", "mean churn"] if history.has_masks else []
     titles += ["days scored"] if several else []
     columns = [Column("arm", "text name"), *(Column(title, "main" if title == "NE" else "") for title in titles)]
     rows = [Row(_arm_cells(history, position, heads)) for position in range(len(history.arms))]
@@ -141,7 +141,7 @@ def _arm_cells(history: History, position: int, heads: Mapping[str, Any]) -> lis
         whole(means["macs"]),
         *([percent(means["macs_share"])] if several else []),
         *(_head_cells(heads, arm) if heads else []),
-        *([whole(means["num_swaps"]), percent(means["churn"])] if _has_masks(history) else []),
+        *([whole(means["num_swaps"]), percent(means["churn"])] if history.has_masks else []),
         *([whole(means["days"])] if several else []),
     ]
 
@@ -165,11 +165,16 @@ def _head_cells(heads: Mapping[str, Any], arm: str) -> list[str]:
     return [whole(heads[arm]["bytes"] / 1024), *(whole(latency.get(str(size))) for size in sizes)]
 
 
-def _has_masks(history: History) -> bool:
-    return any(means["num_swaps"] is not None for means in history.totals["arms"].values())
-
-
 def _arms_note(run: Run) -> str:
+    note = ranking.arms_note(run.history) if run.history.is_ranking else _click_arms_note(run)
+    if run.history.has_masks:
+        note += (
+            " Swaps: how often a mask took another one's place. Mean churn: share of all groups that a swap changed."
+        )
+    return note
+
+
+def _click_arms_note(run: Run) -> str:
     history = run.history
     several = len(history.arms) > 1
     days = "the days an arm was scored on" if several else "the scored days"
@@ -186,10 +191,6 @@ def _arms_note(run: Run) -> str:
         note += (
             " Head: without the tables; us: measured microseconds of a batch on one thread, at the end of the run. An "
             "arm that is masked in place is not smaller or faster until it is compacted."
-        )
-    if _has_masks(history):
-        note += (
-            " Swaps: how often a mask took another one's place. Mean churn: share of all groups that a swap changed."
         )
     return note
 
@@ -274,11 +275,3 @@ def _swatch(arm: str, position: int) -> str:
 def _last(values: NDArray[np.float64]) -> float | None:
     known = values[np.isfinite(values)]
     return float(known[-1]) if len(known) else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _kind(model: Any) -> str:
-    return str(model.get("kind", "")) if isinstance(model, dict) else str(model or "")

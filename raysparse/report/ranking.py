@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from raysparse.report.elements import Column, Grid, Row
-from raysparse.report.number_text import MISSING, fixed, whole
+from raysparse.report.number_text import MISSING, fixed, percent, signed_percent, whole
 from raysparse.report.printer import GAP, aligned, cut
 from raysparse.report.run import DayRecord, History
 
 _MAIN = ("ndcg@10", "hr@10", "mrr@10")
+_GAP = "ndcg@10"
 _ALL = ("ndcg@5", "ndcg@10", "ndcg@20", "hr@5", "hr@10", "hr@20", "mrr@10")
 
 
@@ -33,8 +36,44 @@ def arm_rows(arms: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[lis
 def arm_grid(history: History) -> Grid:
     """Return the table of arms of a page."""
     titles, rows = arm_rows(history.totals["arms"])
+    if _compares(history):
+        titles += [f"{title_of(_GAP)} gap to {history.arms[0]}", "MACs per history", "of dense MACs"]
+        titles += ["swaps", "mean churn"] if history.has_masks else []
+        rows = [[*row, *_comparison_cells(history, row[0])] for row in rows]
     columns = [Column(title, "text name" if title in ("arm", "part") else "") for title in titles]
     return Grid(columns, [Row(row) for row in rows])
+
+
+def _compares(history: History) -> bool:
+    """Whether arms are scored on the same days, all along: over epochs an arm has its own best one."""
+    return len(history.arms) > 1 and history.epochs is None
+
+
+def _comparison_cells(history: History, arm: str) -> list[str]:
+    macs, dense_macs = (history.totals["arms"][name]["macs"] for name in (arm, history.arms[0]))
+    share = macs / dense_macs if macs is not None and dense_macs else None
+    return [
+        signed_percent(_gap_percent(history, arm)) if arm != history.arms[0] else MISSING,
+        whole(macs),
+        percent(share),
+        *(_mask_cells(history, arm) if history.has_masks else []),
+    ]
+
+
+def _gap_percent(history: History, arm: str) -> float | None:
+    """How much higher the arm's NDCG@10 is than the first one's, over the days that both have, by their targets."""
+    scores, reference = history.series(arm, _GAP), history.series(history.arms[0], _GAP)
+    targets = np.where(np.isfinite(scores) & np.isfinite(reference), history.shared("targets"), 0.0)
+    total = np.nansum(reference * targets)
+    return float(100 * (np.nansum(scores * targets) / total - 1)) if total else None
+
+
+def _mask_cells(history: History, arm: str) -> list[str]:
+    if not history.dense_groups(arm):
+        return [MISSING, MISSING]
+    churn = history.series(arm, "churn")
+    known = churn[np.isfinite(churn)]
+    return [whole(int(history.swapped(arm).sum())), percent(float(known.mean()) if len(known) else None)]
 
 
 def arms_note(history: History) -> str:
@@ -42,9 +81,16 @@ def arms_note(history: History) -> str:
     if any("test" in means for means in history.totals["arms"].values()):
         return (
             "Validation: of the epoch with the best NDCG@10. Test: predicted once, at the end; by arm best with the "
-            "weights of its best epoch, by the others with their last ones. Ranks are among all items."
+            "weights of the epoch that is best by early_stop's metric, by the others with their last ones. Ranks are "
+            "among all items."
         )
-    return "Means over the scored days, each weighed by its targets. Ranks are among all items."
+    note = "Means over the scored days, each weighed by its targets. Ranks are among all items."
+    if _compares(history):
+        note += (
+            f" {title_of(_GAP)} gap: of the means over the days that both arms have; below 0 is worse. MACs: of the "
+            "last day, for the longest history that is read."
+        )
+    return note
 
 
 def day_grid(history: History) -> Grid:
@@ -69,16 +115,16 @@ def _day_cells(record: DayRecord) -> list[str]:
 
 # Columns of the console's table of days; three metrics stand per arm, under its name.
 _DAY, _ROWS, _SCORE, _SPEED = 10, 11, 7, 9
+_ARM = len(_MAIN) * _SCORE + (len(_MAIN) - 1) * len(GAP)
 
 
 def day_header(arms: Sequence[str]) -> list[str]:
     """Return the two lines over the console's table of days."""
-    width = len(_MAIN) * _SCORE + (len(_MAIN) - 1) * len(GAP)
     before = " " * (_DAY + _ROWS + len(GAP))
     titles = [f"{'day':<{_DAY}}", f"{'targets':>{_ROWS}}"]
     titles += [f"{title_of(name):>{_SCORE}}" for _ in arms for name in _MAIN]
     return [
-        GAP.join([before, *(f"{cut(arm, width):>{width}}" for arm in arms)]),
+        GAP.join([before, *(f"{cut(arm, _ARM):>{_ARM}}" for arm in arms)]),
         GAP.join([*titles, f"{'rows/s':>{_SPEED}}"]),
     ]
 
@@ -87,7 +133,9 @@ def day_line(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the line of a day, a record per arm as in the history."""
     first = records[0]
     cells = [f"{first['day']:<{_DAY}}", f"{whole(first['targets']):>{_ROWS}}"]
-    cells += [f"{fixed(record[name]):>{_SCORE}}" for record in records for name in _MAIN]
+    for record in records:
+        scores = [f"{fixed(record[name]):>{_SCORE}}" for name in _MAIN]
+        cells += [f"{'warm-up':>{_ARM}}"] if record.get("warm_up") else scores
     speed = first.get("samples_per_s")
     return GAP.join([*cells, f"{whole(speed) if speed else MISSING:>{_SPEED}}"])
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,10 @@ NUMBERS = (
     "targets",
     "macs",
     "churn",
+    "kept_rows",
+    "kept_row_bytes",
+    "table_bytes",
+    "remapping_bytes",
     "trained_rows",
     "samples_per_s",
     "score_samples_per_s",
@@ -53,6 +57,10 @@ class DayRecord:
     """Groups kept per place; empty where nothing was pruned."""
     groups: Mapping[str, int] = field(default_factory=dict)
     """Groups per place of the dense model; empty where nothing was pruned."""
+    kept_table_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows kept per table; empty where no rows are pruned."""
+    table_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows per table, kept or not; empty where no rows are pruned."""
 
     @property
     def scores(self) -> Mapping[str, float | None]:
@@ -84,12 +92,7 @@ class History:
 
     def series(self, arm: str, name: str) -> Floats:
         """Values of one of `NUMBERS` over the days, `[num_days]`; NaN where missing, and for scores of warm-up days."""
-        values = np.full(len(self.days), np.nan)
-        for record in self.records:
-            value = record.scores.get(name)
-            if record.arm == arm and value is not None:
-                values[self._day_position[record.day]] = value
-        return values
+        return self._over_days(arm, lambda record: record.scores.get(name))
 
     def shared(self, name: str) -> Floats:
         """Like `series`, for what is the same for all arms of a day: the first arm that has it gives it."""
@@ -97,6 +100,11 @@ class History:
         for arm in self.arms[1:]:
             values = np.where(np.isnan(values), self.series(arm, name), values)
         return values
+
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether an arm was pruned by masks that others can follow."""
+        return any(record.swapped is not None for record in self.records)
 
     def swapped(self, arm: str) -> NDArray[np.bool_]:
         """Whether a mask of the arm took another one's place on the day, `[num_days]`."""
@@ -116,11 +124,28 @@ class History:
 
     def widths(self, arm: str, place: str) -> Floats:
         """Groups that the arm keeps in a place over the days, `[num_days]`; NaN where missing."""
-        widths = np.full(len(self.days), np.nan)
+        return self._over_days(arm, lambda record: record.widths.get(place))
+
+    def table_rows(self, arm: str) -> dict[str, int]:
+        """Rows of each table that the arm keeps some rows of, tables in order; empty if its rows are not pruned."""
+        rows: dict[str, int] = {}
         for record in self.records:
-            if record.arm == arm and place in record.widths:
-                widths[self._day_position[record.day]] = record.widths[place]
-        return widths
+            if record.arm == arm:
+                kept = record.kept_table_rows
+                rows |= {table: size for table, size in record.table_rows.items() if size and table in kept}
+        return rows
+
+    def kept_rows(self, arm: str, table: str) -> Floats:
+        """Rows that the arm keeps of a table over the days, `[num_days]`; NaN where missing."""
+        return self._over_days(arm, lambda record: record.kept_table_rows.get(table))
+
+    def _over_days(self, arm: str, value_of: Callable[[DayRecord], float | None]) -> Floats:
+        values = np.full(len(self.days), np.nan)
+        for record in self.records:
+            value = value_of(record) if record.arm == arm else None
+            if value is not None:
+                values[self._day_position[record.day]] = value
+        return values
 
     @cached_property
     def rows(self) -> Floats:
@@ -223,6 +248,16 @@ def read_json(folder: RunFolder, name: str, consequence: str, expected: type, mi
     return value
 
 
+def number_of(value: Any) -> float | None:
+    """Return a value of a summary as a number; None where it is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def kind_of(part: Any) -> str:
+    """Return the kind that a part of a job has under `kind`, or consists of; empty where it has none."""
+    return str(part.get("kind", "")) if isinstance(part, Mapping) else str(part or "")
+
+
 def _is_table(table: Any) -> bool:
     return isinstance(table, dict) and "table" in table and _is_count(table.get("rows")) and _is_count(table.get("dim"))
 
@@ -284,8 +319,10 @@ def _record(tree: Mapping[str, Any], origin: str) -> DayRecord:
         numbers,
         tree.get("warm_up") is True,
         swapped,
-        _counts(tree, "widths", origin),
-        _counts(tree, "groups", origin),
+        _counts(tree, "widths", "place", origin),
+        _counts(tree, "groups", "place", origin),
+        _counts(tree, "kept_table_rows", "table", origin),
+        _counts(tree, "table_rows", "table", origin),
     )
 
 
@@ -298,10 +335,10 @@ def _number(tree: Mapping[str, Any], name: str, origin: str) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _counts(tree: Mapping[str, Any], name: str, origin: str) -> Mapping[str, int]:
+def _counts(tree: Mapping[str, Any], name: str, key: str, origin: str) -> Mapping[str, int]:
     counts = tree.get(name) or {}
     if not isinstance(counts, dict) or not all(_is_count(count) for count in counts.values()):
-        raise DataError(f"{origin}: {name}: found {json.dumps(counts)}; allowed: a whole number for each place")
+        raise DataError(f"{origin}: {name}: found {json.dumps(counts)}; allowed: a whole number for each {key}")
     return counts
 
 

@@ -23,6 +23,7 @@ from raysparse.report.number_text import (
 )
 from raysparse.report.page import REPORT
 from raysparse.report.plots import Line
+from raysparse.report.run import kind_of, number_of
 from raysparse.report.search_charts import search_charts
 from raysparse.report.search_run import Contender, Results, SearchRun, read_search
 from raysparse.report.template import SEARCH_PAGE
@@ -94,7 +95,7 @@ def verdict(results: Results) -> str:
 
 def _status_parts(search: SearchRun) -> Iterator[str]:
     job, summary = search.job_tree, search.summary
-    if searcher := _kind(job.get("searcher")):
+    if searcher := kind_of(job.get("searcher")):
         generation = max((entry.generation for entry in search.entries), default=0)
         yield f"searcher {searcher}" + (f", generation {generation}" if generation else "")
     space = job.get("space")
@@ -105,7 +106,7 @@ def _status_parts(search: SearchRun) -> Iterator[str]:
     if validation := search.results.days[0]:
         yield f"validated on {validation}, tested on {search.results.days[1]}"
     if summary.get("seconds") is not None:
-        yield f"took {duration(_number(summary['seconds']))}"
+        yield f"took {duration(number_of(summary['seconds']))}"
     if started := summary.get("started"):
         yield f"started {to_the_minute(started)}"
     if commit := summary.get("commit"):
@@ -121,11 +122,11 @@ def _tiles(search: SearchRun) -> Iterator[Tile]:
     losses = [entry.objectives[quality.objective] for entry in search.entries if entry.objectives is not None]
     if losses and not results.contenders:
         yield Tile("best score", fixed(quality.loss_of(min(losses))), f"{quality.title} in a trial")
-    yield Tile("speed of trials", short(_number(summary.get("trials_per_minute"))), "trials/min")
+    yield Tile("speed of trials", short(number_of(summary.get("trials_per_minute"))), "trials/min")
     phases = summary.get("phases") or {}
-    yield Tile("supernet", duration(_number(phases.get("supernet"))), "training it")
-    yield Tile("search", duration(_number(phases.get("trials"))), "scoring the trials")
-    yield Tile("finalists, baselines", duration(_number(phases.get("finalists"))), "training them")
+    yield Tile("supernet", duration(number_of(phases.get("supernet"))), "training it")
+    yield Tile("search", duration(number_of(phases.get("trials"))), "scoring the trials")
+    yield Tile("finalists, baselines", duration(number_of(phases.get("finalists"))), "training them")
     if results.size:
         yield Tile("space", power_of_ten(results.size.get("sampled")), "choices")
 
@@ -262,11 +263,3 @@ def _error_grid(search: SearchRun) -> Grid | None:
 
 def _rate(value: float | None) -> str:
     return MISSING if value is None else f"{value:g}"
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _kind(tree: Any) -> str:
-    return str(tree.get("kind", "")) if isinstance(tree, Mapping) else ""

@@ -1,14 +1,18 @@
 """What the driver prints while a tune run goes on, and the table of its trials."""
 
 import json
+import posixpath
+import shlex
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
 from raysparse.report.number_text import MISSING, counted, duration, fixed, whole
 from raysparse.report.printer import Bar, Printer, aligned, cut
+from raysparse.train.run_folder import JOB
 
 _METRICS = {"log_loss": "log loss", "ne": "NE", "1-ndcg@10": "1 - NDCG@10"}
+_WITH_AUC = ("log_loss", "ne")
 _DIGITS = 5
 _LONGEST_VALUE = 32
 _LONGEST_STATUS = 72
@@ -48,7 +52,7 @@ class TuneConsole:
         self._printer.show([Bar("trials", done, total, (f"{done} of {total}",))])
 
     def finish(self, summary: Mapping[str, Any], run_folder: str) -> None:
-        """Print all trials and the best one's values; `summary` as in `summary.json`."""
+        """Print all trials and how to run the best one's job; `summary` as in `summary.json`."""
         self._printer.close()
         totals = [counted(summary["num_trials"], "trial")]
         totals += [
@@ -62,21 +66,24 @@ class TuneConsole:
         best = summary["best"]
         if best is not None:
             self._printer.line(
-                f"best: trial {best['number']}, {best['run_folder']}; its values for a run of their own:"
+                f"best: trial {best['number']}, {best['run_folder']}; its job in a run folder of its own:"
             )
-            self._printer.line(f"  raysparse train JOB.yaml {best['overrides']}")
+            own_folder = f"run_folder={posixpath.join(run_folder, 'best')}"
+            command = ("raysparse", "train", posixpath.join(best["run_folder"], JOB), own_folder)
+            self._printer.line(f"  {shlex.join(command)}")
         self._printer.line(f"run folder {run_folder}")
 
 
 def trial_lines(trials: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     """Lay trials out as a table with a header, in their order; keys are cut to what tells them apart."""
     keys = list(trials[0]["values"])
-    titles = ["trial", _METRICS[metric], "AUC", "time", *short_keys(keys), "how it ended"]
+    has_auc = metric in _WITH_AUC
+    titles = ["trial", _METRICS[metric], *(["AUC"] if has_auc else []), "time", *short_keys(keys), "how it ended"]
     rows = [
         [
             str(trial["number"]),
             fixed(trial["metric"], _DIGITS),
-            fixed(trial["auc"]),
+            *([fixed(trial["auc"])] if has_auc else []),
             duration(trial["seconds"]),
             *(_value(trial["values"][key]) for key in keys),
             cut(_status(trial), _LONGEST_STATUS),

@@ -75,6 +75,11 @@ def test_the_budget_is_spent_and_not_more(two: Path, kind: str):
     assert [record["kept_rows"] for record in records] == [ROWS] + [int(BUDGET * ROWS)] * 3
     assert records[1]["kept_row_bytes"] == int(BUDGET * ROWS) * 4 * DIM
     assert [record["remapping_bytes"] for record in records] == [0] + [4 * ROWS] * 3
+    assert {record["table_bytes"] for record in records} == {ROWS * 4 * DIM}
+    tables = {"user": 1000, "item": 500}
+    kept = [{table: int(rows.sum()) for table, rows in day.items()} for day in days[:3]]
+    assert [record["kept_table_rows"] for record in records] == [tables, *kept]
+    assert all(record["table_rows"] == tables for record in records)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from raysparse.callbacks.sparsity import EvidenceConfig, leads
+from raysparse.callbacks.sparsity import EvidenceConfig, SparsityConfig, leads
 from raysparse.config import Tree
+from raysparse.data.schema import sequence_schema
 from raysparse.errors import ConfigError
 from raysparse.job import check_train_job
 from raysparse.train.arm import TRAINED
@@ -175,6 +176,18 @@ def test_a_budget_below_the_floors_is_refused_before_training_with_what_is_possi
     )
     with pytest.raises(ConfigError, match=r"callbacks\.0\.budget: found 0\.4.*at least 0\.9\d+ is possible"):
         check_budgets(job.callbacks, build_model(job.model, PLAIN, 1), PLAIN)
+
+
+def test_a_sequence_models_budget_below_the_floors_is_refused_before_training():
+    from raysparse.callbacks.budgets import check_budgets
+    from raysparse.models import build_model
+    from raysparse.models.sasrec.config import SASRecConfig
+
+    model = build_model(SASRecConfig(embedding_dim=16, num_heads=4), sequence_schema(30), 1)
+    floors = {"least_share": 1.0, "multiple_of": 1}
+    callbacks = [SparsityConfig.model_validate(sparse("bad", {"kind": "never"}, widths=floors))]
+    with pytest.raises(ConfigError, match=r"callbacks\.0\.budget: found 0\.4.*possible"):
+        check_budgets(callbacks, model, sequence_schema(30))
 
 
 def test_shares_of_a_layer_that_is_not_there_are_refused_before_training():

@@ -51,7 +51,8 @@ def test_cells_cover_every_day_with_its_own_share(shares: np.ndarray):
 def test_the_drawing_names_its_places_and_its_unit_and_grows_with_them():
     def svg_of(num_places: int) -> str:
         names = [f"top.{i}<" for i in range(num_places)]
-        heat_map = HeatMap(names, np.full((num_places, 2), 0.5), [f"{i} of 9" for i in range(num_places)])
+        last = [f"{i} of 9" for i in range(num_places)]
+        heat_map = HeatMap(names, np.full((num_places, 2), 0.5), last, "groups kept (%)")
         return draw_heat_map(["1", "2"], heat_map, "kept", 5.0, np.zeros(2, bool))
 
     def height(svg: str) -> float:

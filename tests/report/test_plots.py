@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from raysparse.report.charts import relative_gap, run_charts
 from raysparse.report.plots import ARM_COLOURS, Line, Panel, arm_line, draw, outlying, rolling_mean, shows_reference
-from raysparse.report.run import DayRecord, History
+from raysparse.report.run import NUMBERS, DayRecord, History
 from tests.report.runs import record
 
 
@@ -21,11 +21,10 @@ def history_of(*lines: dict[str, Any]) -> History:
                 str(line["day"]),
                 str(line["arm"]),
                 1000,
-                {name: line[name] for name in line if name not in ("day", "arm", "swapped", "widths", "groups")},
+                {name: value for name, value in line.items() if name in NUMBERS},
                 False,
                 line.get("swapped"),
-                line.get("widths", {}),
-                line.get("groups", {}),
+                *(line.get(name, {}) for name in ("widths", "groups", "kept_table_rows", "table_rows")),
             )
             for line in lines
         ]
@@ -143,6 +142,61 @@ def test_churn_is_shown_in_percent_where_a_mask_was_swapped():
     assert [line.label for line in chart.legend] == ["sparse"]
     np.testing.assert_array_equal(chart.legend[0].values, [np.nan, np.nan, 12.5])
     assert any("null above 0" in note for note in chart.notes)
+
+
+def pruned_rows(day: str, kept: dict[str, int], row_bytes: dict[str, int]) -> dict[str, Any]:
+    """A line of an arm with tables of 100 and of 300 rows."""
+    rows = {"user": 100, "item": 300}
+    return record(
+        day,
+        "trained",
+        kept_rows=sum(kept.values()),
+        kept_row_bytes=sum(count * row_bytes[table] for table, count in kept.items()),
+        table_bytes=sum(count * row_bytes[table] for table, count in rows.items()),
+        remapping_bytes=sum(4 * count for table, count in rows.items() if kept[table] < count),
+        kept_table_rows=kept,
+        table_rows=rows,
+    )
+
+
+def test_rows_kept_and_their_bytes_are_shown_in_percent_of_all_tables():
+    sizes = {"user": 96, "item": 8}  # bytes of a row: 12,000 of all
+    history = history_of(
+        pruned_rows("1", {"user": 100, "item": 300}, sizes), pruned_rows("2", {"user": 50, "item": 30}, sizes)
+    )
+    chart = next(chart for chart in run_charts(history) if chart.title == "Rows kept by trained")
+    assert [(line.label, line.dash) for line in chart.legend] == [
+        ("rows", "solid"),
+        ("their bytes", "dashed"),
+        ("their bytes, with the remapping that a served table needs", "dotted"),
+    ]
+    rows, row_bytes, served = (line.values for line in chart.legend)
+    np.testing.assert_allclose(rows, [100, 20])
+    np.testing.assert_allclose(row_bytes, [100, 42])
+    np.testing.assert_allclose(served, [100, 42 + 100 * 1600 / 12_000])
+    assert ">share of all tables (%)<" in chart.svg
+
+
+def test_rows_that_all_take_the_same_bytes_share_a_line_with_them():
+    sizes = {"user": 12, "item": 12}
+    history = history_of(pruned_rows("1", {"user": 7, "item": 30}, sizes))
+    chart = next(chart for chart in run_charts(history) if chart.title == "Rows kept by trained")
+    assert [line.label for line in chart.legend][0] == "rows, and their bytes"
+    assert len(chart.legend) == 2
+
+
+def test_each_table_has_a_row_of_the_map_with_what_is_kept_on_the_last_day():
+    sizes = {"user": 12, "item": 12}
+    history = history_of(
+        pruned_rows("1", {"user": 100, "item": 300}, sizes), pruned_rows("2", {"user": 50, "item": 30}, sizes)
+    )
+    chart = next(chart for chart in run_charts(history) if chart.title == "Rows kept by trained, table by table")
+    assert re.findall(r">(\d+ of \d+)<", chart.svg) == ["50 of 100", "30 of 300"]
+    assert {">user<", ">item<", ">rows kept (%)<"} <= set(re.findall(r">[^<>]+<", chart.svg))
+
+
+def test_without_pruned_rows_there_is_no_chart_of_them():
+    assert not [chart.title for chart in run_charts(history_of(record("1", "trained"))) if "Rows kept" in chart.title]
 
 
 def test_many_arms_have_their_gap_over_the_whole_width():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raysparse.errors import DataError
-from raysparse.report.run import read_run
+from raysparse.report.run import kind_of, number_of, read_run
 from raysparse.train.run_folder import RunFolder
 from tests.report.runs import record, table, write_run
 
@@ -70,6 +70,17 @@ def test_what_a_pruned_arm_keeps_is_read_by_place_and_day(tmp_path: Path):
     np.testing.assert_array_equal(history.series("sparse", "churn"), [np.nan, np.nan, 0.5])
 
 
+def test_rows_kept_are_read_by_table_and_day(tmp_path: Path):
+    rows = {"user": 100, "item": 300, "empty": 0}
+    kept = {"kept_table_rows": {"user": 50, "item": 30, "empty": 0}, "table_rows": rows, "kept_rows": 80}
+    write_run(tmp_path, [record("1", "trained"), record("2", "trained", **kept), record("2", "frozen")])
+    history = read(tmp_path).history
+    assert list(history.table_rows("trained").items()) == [("user", 100), ("item", 300)]
+    assert history.table_rows("frozen") == {}
+    np.testing.assert_array_equal(history.kept_rows("trained", "item"), [np.nan, 30])
+    np.testing.assert_array_equal(history.series("trained", "kept_rows"), [np.nan, 80])
+
+
 def test_a_missing_history_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"history\.jsonl is missing"):
         read(tmp_path)
@@ -94,6 +105,10 @@ def test_an_empty_history_is_named(tmp_path: Path):
         (
             '{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1, "log_loss": 1, "widths": {"top.0": -1}}',
             r'widths: found {"top\.0": -1}; allowed: a whole number for each place',
+        ),
+        (
+            '{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1, "log_loss": 1, "table_rows": {"user": 0.5}}',
+            r'table_rows: found {"user": 0\.5}; allowed: a whole number for each table',
         ),
         (
             '{"day": "2", "arm": "a", "rows": 1, "base_rate": 0.1, "log_loss": 1, "swapped": 1}',
@@ -131,3 +146,15 @@ def test_optional_files_that_are_broken_are_listed(tmp_path: Path):
     assert run.missing[0].startswith("summary.json is not JSON")
     assert '{"table": "c1"}' in run.missing[1]
     assert run.job == "kind: train\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(3, 3.0), (0.5, 0.5), (0, 0.0), (True, None), ("3", None), (None, None), ([3], None)]
+)
+def test_a_number_of_a_summary_is_one_or_missing(value: object, number: float | None):
+    assert number_of(value) == number
+
+
+@pytest.mark.parametrize(("part", "kind"), [({"kind": "dlrm"}, "dlrm"), ("dlrm", "dlrm"), ({}, ""), (None, "")])
+def test_a_kind_stands_under_its_key_or_alone(part: object, kind: str):
+    assert kind_of(part) == kind

@@ -45,6 +45,23 @@ def test_a_table_keeps_the_order_and_says_how_each_trial_ended():
     ]
 
 
+def test_trials_of_a_sequence_model_have_no_column_of_auc():
+    lines = trial_lines([trial(0, "finished", (0.1, 0.2), metric=0.95, seconds=43.0)], "1-ndcg@10")
+    assert lines == [
+        "trial  1 - NDCG@10  time  sparse.learning_rate  dense.learning_rate  how it ended",
+        "    0      0.95000  43 s                   0.1                  0.2  finished",
+    ]
+
+
+def test_a_folder_with_a_space_in_its_name_can_be_pasted():
+    stream = io.StringIO()
+    best = {"number": 0, "run_folder": "my runs/x/trials/000"}
+    summary = {"status": "finished", "seconds": 1.0, "num_trials": 1, "num_stopped": 0, "num_failed": 0}
+    with TuneConsole(stream, is_terminal=False) as console:
+        console.finish({**summary, "metric": "ne", "trials": [], "best": best}, "my runs/x")
+    assert "  raysparse train 'my runs/x/trials/000/job.yaml' 'run_folder=my runs/x/best'" in stream.getvalue()
+
+
 def test_a_run_is_told_line_by_line_and_ends_with_what_can_be_pasted():
     stream = io.StringIO()
     with TuneConsole(stream, is_terminal=False) as console:
@@ -54,8 +71,7 @@ def test_a_run_is_told_line_by_line_and_ends_with_what_can_be_pasted():
         console.trial_ended(TRIALS[0], 1, 3)
         console.trial_ended(TRIALS[1], 2, 3)
         console.trial_ended(TRIALS[2], 3, 3)
-    overrides = " ".join(f"{key}={value}" for key, value in TRIALS[0]["values"].items())
-    best = {"number": 1, "run_folder": "runs/x/trials/001", "overrides": overrides}
+    best = {"number": 1, "run_folder": "runs/x/trials/001"}
     summary = {
         "status": "finished",
         "seconds": 90.0,
@@ -80,8 +96,8 @@ def test_a_run_is_told_line_by_line_and_ends_with_what_can_be_pasted():
     assert lines[8] == "finished in 1 min 30 s: 3 trials, 1 stopped, 1 failed"
     assert lines[9:13] == trial_lines(TRIALS, "log_loss")
     assert lines[13:] == [
-        "best: trial 1, runs/x/trials/001; its values for a run of their own:",
-        "  raysparse train JOB.yaml optimizer.sparse.learning_rate=0.1 optimizer.dense.learning_rate=1e-05",
+        "best: trial 1, runs/x/trials/001; its job in a run folder of its own:",
+        "  raysparse train runs/x/trials/001/job.yaml run_folder=runs/x/best",
         "run folder runs/x",
     ]
     # A run of which nothing has finished has no best trial to show.
