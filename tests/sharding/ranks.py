@@ -18,7 +18,7 @@ from raysparse.models import build_model
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import fused_parameters, is_fused
-from raysparse.sharding.plan import ShardingConfig, TableSharder, make_plan, topology_of
+from raysparse.sharding.plan import ShardingConfig, TableSharder, agree_topology, make_plan
 from raysparse.train import tensor_store
 from raysparse.train.tensor_store import TensorStore, save_tensors
 
@@ -46,8 +46,7 @@ def build(kind: str, optimizer: str, seed: int = 1) -> ShardedModel:
     model = build_model(DLRMConfig(embedding_dim=8, bottom=(8,), top=(16,)), SCHEMA, seed)
     sharder = TableSharder(fused_params=fused_parameters(optimizers.sparse))
     config = ShardingConfig.model_validate({"default": kind})
-    world_size = dist.get_world_size()
-    topology = topology_of(world_size, world_size, CPU, config)
+    topology = agree_topology(dist.get_world_size(), CPU, config)
     plan = make_plan(model, sharder, config, topology, fused=is_fused(optimizers.sparse, CPU))
     sharded = ShardedModel(model, plan, sharder, CPU, (optimizers.sparse, optimizers.dense))
     sharded.tables.initialize(seed)

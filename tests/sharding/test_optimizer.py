@@ -8,7 +8,7 @@ from raysparse.models import build_model
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import SparseAdamConfig, UnfusedTableOptimizer, fused_parameters
-from raysparse.sharding.plan import ShardingConfig, TableSharder, make_plan, topology_of
+from raysparse.sharding.plan import ShardingConfig, TableSharder, agree_topology, make_plan
 from tests.sharding.ranks import CPU, ROWS, SCHEMA, batch
 
 CLIP = 1e-5
@@ -22,7 +22,7 @@ def one_step(tree: dict[str, dict[str, float]], kind: str) -> tuple[dict[str, to
     model = build_model(DLRMConfig(embedding_dim=8, bottom=(8,), top=(16,)), SCHEMA, seed=1)
     sharder = TableSharder(fused_params=fused_parameters(optimizers.sparse))
     config = ShardingConfig.model_validate({"default": kind})
-    plan = make_plan(model, sharder, config, topology_of(1, 1, CPU, config))
+    plan = make_plan(model, sharder, config, agree_topology(1, CPU, config))
     sharded = ShardedModel(model, plan, sharder, CPU, (optimizers.sparse, optimizers.dense))
     sharded.tables.initialize(1)
     before = {name: tensor.pieces[0].tensor.clone() for name, tensor in sharded.state().items()}
