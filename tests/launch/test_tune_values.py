@@ -90,6 +90,22 @@ def test_another_model_takes_the_place_of_the_whole_model(tmp_path: Path):
     assert (job.name, job.run_folder) == ("test-007", "there")
 
 
+def test_a_value_that_is_drawn_reaches_the_job_whatever_kind_is_drawn_after_it(tmp_path: Path):
+    rates = {"optimizer.dense.learning_rate": 0.25, "optimizer.sparse.learning_rate": 0.5}
+    kinds = {"optimizer.dense.kind": "adagrad", "optimizer.sparse.kind": "sgd"}
+    values = {**rates, **kinds}
+    base = {"optimizer": {"sparse": {"kind": "adam", "learning_rate": 0.1}, "dense": {"clip_norm": 2.0}}}
+    job = train_job(
+        tune_job(tmp_path, {key: choice(value) for key, value in values.items()}, job=base), 0, "x", values, "x"
+    )
+    assert job.optimizer.dense.model_dump(exclude={"weight_decay", "eps"}) == {
+        "kind": "adagrad",
+        "learning_rate": 0.25,
+        "clip_norm": 2.0,
+    }
+    assert job.optimizer.sparse.model_dump() == {"kind": "sgd", "learning_rate": 0.5, "clip_value": None}
+
+
 @pytest.mark.parametrize("searcher", ["random", "grid"])
 def test_a_refused_value_is_named_with_its_trials_and_what_is_allowed(tmp_path: Path, searcher: str):
     space = {RATE: choice(0.1, -1.0), "modle.top": choice([8])}
