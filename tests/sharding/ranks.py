@@ -40,8 +40,8 @@ SCHEMA = Schema(
 )
 
 
-def build(kind: str, optimizer: str, seed: int = 1) -> ShardedModel:
-    tree = {"sparse": {"kind": optimizer, "learning_rate": 0.1}, "dense": {"learning_rate": 0.01}}
+def build(kind: str, optimizer: str, seed: int = 1, **sparse: float) -> ShardedModel:
+    tree = {"sparse": {"kind": optimizer, "learning_rate": 0.1, **sparse}, "dense": {"learning_rate": 0.01}}
     optimizers = check(OptimizerConfig, tree, "test")
     model = build_model(DLRMConfig(embedding_dim=8, bottom=(8,), top=(16,)), SCHEMA, seed)
     sharder = TableSharder(fused_params=fused_parameters(optimizers.sparse))
@@ -100,6 +100,20 @@ def save_all(folder: Path, combinations: list[tuple[str, str]]) -> None:
         if dist.get_rank() == 0:
             expected = {"first": first, "saved": saved, "after": after, "bounds": model.tables.column_bounds}
             torch.save(expected, folder / f"{kind}-{optimizer}.pt")
+
+
+def clipped(kind: str, optimizer: str, clip_value: float = 1e-4) -> Tensor:
+    """Logits after steps with clipped gradients, large enough that the clipping tells."""
+    model = build(kind, optimizer, learning_rate=100.0 if optimizer == "sgd" else 0.1, clip_value=clip_value)
+    train(model, 0, STEPS)
+    return logits(model)
+
+
+def write_clipped(folder: Path, combinations: list[tuple[str, str]]) -> None:
+    for kind, optimizer in combinations:
+        found = clipped(kind, optimizer)
+        if dist.get_rank() == 0:
+            torch.save(found, folder / f"{kind}-{optimizer}.pt")
 
 
 def save_in_small_files(folder: Path, combinations: list[tuple[str, str]]) -> None:
