@@ -110,6 +110,16 @@ def test_check_lists_all_faults_at_once():
     assert "did you mean 'batch_size'?" in text
 
 
+def test_check_of_a_tune_job_checks_the_jobs_of_its_trials():
+    path = JOBS / "tune-drift.yaml"
+    assert parse_yaml(call("check", str(path)).stdout, "the output")["num_trials"] == 8
+    text = message("check", str(path), "job.data.batchsize=64", "job.scaling.num_workers=two")
+    first, *others = text.split("\n")
+    assert first == "job and space make train jobs that cannot run:"
+    assert sorted(line.split(":")[0] for line in others) == ["  data.batchsize", "  scaling.num_workers"]
+    assert "did you mean 'batch_size'? (trial 0, trial 1, trial 2 and 9 more)" in text
+
+
 def test_a_job_file_that_cannot_be_read_is_named(tmp_path: Path):
     path = tmp_path / "none.yaml"
     for command in (("check", str(path)), ("prepare", "table", "--output", "x", "--config", str(path))):
