@@ -180,7 +180,8 @@ class ShardedTables:
         targets = self.state()
         recut: list[tuple[Tensor, Tensor, Tensor]] = []
         for table, bounds in self.column_bounds.items():
-            if f"{table}/row_sum" not in targets or bounds == saved_bounds[table]:
+            # A table that was not saved is for the reader to name.
+            if f"{table}/row_sum" not in targets or bounds == saved_bounds.get(table, bounds):
                 continue
             wholes: dict[int, Tensor] = {}
             for piece in targets[f"{table}/row_sum"].pieces:
