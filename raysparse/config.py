@@ -4,17 +4,20 @@ import difflib
 import json
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from raysparse.errors import ConfigError
 
 Tree = dict[str, Any]
+
+Fault = tuple[tuple[int | str, ...], object, str]
+"""Where in a config, what was found there, what is allowed."""
 
 
 class Config(BaseModel):
@@ -162,6 +165,16 @@ def check(config_type: type[ConfigType], tree: Tree, origin: str) -> ConfigType:
         raise ConfigError(f"{origin} has {len(faults)} {plural}:\n{lines}") from None
 
 
+def refuse(config: Config, faults: Iterable[Fault]) -> None:
+    """Raise the faults between several keys, each under its own, where there are any; for validators."""
+    found_faults = [
+        InitErrorDetails(type=PydanticCustomError("fault", "{allowed}", {"allowed": allowed}), loc=loc, input=found)
+        for loc, found, allowed in faults
+    ]
+    if found_faults:
+        raise ValidationError.from_exception_data(type(config).__name__, found_faults)
+
+
 def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
     key = ".".join(_path_in_tree(tree, details["loc"])) or "(the whole job)"
     kind = details["type"]
@@ -181,6 +194,8 @@ def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
         return f"{key}.{tag}: missing; it says which kind this is"
     found = details["input"]
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error" and isinstance(found, dict):
+        return f"{key}: allowed: {message}"  # between keys below, which the message names
     return f"{key}: found {json.dumps(found, default=str)}; allowed: {message}"
 
 

@@ -46,7 +46,24 @@ def test_a_missing_key_is_named():
 
 
 def test_arms_have_names_of_their_own():
-    assert "'trained'" in faults(callbacks=[{"kind": "frozen_arm", "name": "trained"}])
+    text = faults(callbacks=[{"kind": "frozen_arm", "name": "trained"}, {"kind": "frozen_arm"}, {"kind": "frozen_arm"}])
+    assert text.splitlines() == [
+        "x.yaml has 2 faults:",
+        '  callbacks.0.name: found "trained"; allowed: a name of its own, as each arm has; trained are taken',
+        '  callbacks.2.name: found "frozen"; allowed: a name of its own, as each arm has; frozen, trained are taken',
+    ]
+
+
+def test_faults_between_keys_do_not_print_what_is_around_them():
+    label = {"column": "y", "positive": ["1"]}
+    prepare = {"source": "table", "input": "x", "label": label, "day": {"column": "d"}, "ids": [{"column": "u"}]}
+    text = faults(data={"path": "data/x", "prepare": prepare})
+    assert "  data.prepare.label: allowed: `positive` and `negative` given together" in text
+    assert '"column"' not in text
+    text = faults(ranking={"filter_seen": False, "max_rows": None})
+    assert text.splitlines()[1:] == [
+        "  ranking.filter_seen: found false; allowed: only with model.kind sasrec, found dlrm"
+    ]
 
 
 def test_overrides_are_read_as_yaml_and_reach_lists():
