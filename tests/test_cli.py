@@ -173,12 +173,13 @@ def test_prepare_maps_a_table_and_keeps_what_is_finished(tmp_path: Path):
 
 def test_train_leaves_a_run_that_is_there_alone(tmp_path: Path):
     folder = write_run(tmp_path / "run", [record("2013-01-01", "trained")], job="kind: train\n")
+    (tmp_path / "run" / "owner").write_text("0a")
     text = message("train", str(FLIGHTS), f"run_folder={folder}")
     assert f"the run {folder} exists already" in text
     assert "--resume" in text
     assert "--fresh" in text
     assert (tmp_path / "run" / "job.yaml").read_text() == "kind: train\n"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.jsonl", "job.yaml"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.jsonl", "job.yaml", "owner"]
 
 
 def test_report_needs_a_history(tmp_path: Path):
