@@ -154,10 +154,15 @@ def tune(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fre
 @main.command(name="check")
 @_job_with_overrides
 def check_command(job_file: str, overrides: tuple[str, ...]) -> None:
-    """Check a job file, and print it with every key given."""
-    from raysparse.job import dump_job, load_job
+    """Check a job file, of a tune job its train jobs as well, and print it with every key given."""
+    from raysparse.job import TuneJob, dump_job, load_job
 
-    click.echo(dump_job(load_job(job_file, overrides)), nl=False)
+    job = load_job(job_file, overrides)
+    if isinstance(job, TuneJob):
+        from raysparse.launch.tune_values import build_proposer, check_values
+
+        check_values(job, build_proposer(job))
+    click.echo(dump_job(job), nl=False)
 
 
 @main.command()

@@ -4,16 +4,20 @@ import difflib
 import json
 import re
 import types
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from raysparse.errors import ConfigError
 
 Tree = dict[str, Any]
+
+Fault = tuple[tuple[int | str, ...], object, str]
+"""Where in a config, what was found there, what is allowed."""
 
 
 class Config(BaseModel):
@@ -35,18 +39,35 @@ ConfigType = TypeVar("ConfigType", bound=Config)
 
 
 class _YamlLoader(yaml.SafeLoader):
-    """YAML 1.2 numbers: `1e-3` is a float (PyYAML reads a string), a date stays text."""
+    """YAML 1.2 numbers: `1e-3` is a float (PyYAML reads a string); a date, and a day `010`, stay text.
+
+    A key that is given twice is an error.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in lines:
+                text = f"the key {key.value!r} is given twice, first in line {lines[key.value]}; remove one"
+                raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return node
 
 
 _YamlLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":timestamp"))]
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.\d*|\.\d+|\d[\d_]*)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
+_WHOLE = r"(0|[1-9][\d_]*)"
+for _tag, _pattern in (
+    ("tag:yaml.org,2002:int", rf"^[-+]?({_WHOLE}|0b[01_]+|0x[\da-fA-F_]+)$"),
+    (
+        "tag:yaml.org,2002:float",
+        rf"^[-+]?({_WHOLE}\.\d*|\.\d+|{_WHOLE})([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$",
+    ),
+):
+    _YamlLoader.add_implicit_resolver(_tag, re.compile(_pattern), list("-+0123456789."))
 
 
 def parse_yaml(text: str, origin: str) -> Any:
@@ -57,8 +78,8 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ConfigError(f"{origin} is not valid YAML: {error}") from error
 
 
-def load_tree(path: str | Path, overrides: tuple[str, ...] = ()) -> Tree:
-    """Read a YAML file as a tree of keys and lay `dotted.key=value` overrides over it."""
+def load_tree(path: str | Path, overrides: tuple[str, ...] = (), config_types: Sequence[type[Config]] = ()) -> Tree:
+    """Read a YAML file as a tree of keys and lay `dotted.key=value` overrides over it, as `override` does."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -66,15 +87,17 @@ def load_tree(path: str | Path, overrides: tuple[str, ...] = ()) -> Tree:
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds {type(tree).__name__}, not keys and values")
-    return override(tree, overrides)
+    return override(tree, overrides, config_types)
 
 
-def override(tree: Tree, overrides: tuple[str, ...]) -> Tree:
+def override(tree: Tree, overrides: tuple[str, ...], config_types: Sequence[type[Config]] = ()) -> Tree:
     """Return `tree` with each `dotted.key=value` laid over it; a value is read as YAML.
 
-    A `kind` (or `source`) that changes drops its neighbours, which belonged to the other kind.
+    A `kind` (or `source`) that changes drops its neighbours, which belonged to the other kind. Those that an override
+    before it gave stay, and so do all where one class of `config_types`, which the tree may be, is for both kinds.
     """
     result: Tree = json.loads(json.dumps(tree))
+    given: list[str] = []
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
@@ -84,11 +107,27 @@ def override(tree: Tree, overrides: tuple[str, ...]) -> Tree:
         parsed = parse_yaml(value, f"the override {text!r}")
         if isinstance(node, list):
             node[_list_index(node, leaf, text)] = parsed
-            continue
-        if leaf in ("kind", "source") and node.get(leaf) not in (None, parsed) and parents:
-            node.clear()
-        node[leaf] = parsed
+        else:
+            changes = leaf in ("kind", "source") and node.get(leaf) not in (None, parsed) and parents
+            if changes and not _share_a_class(config_types, parents, (node[leaf], parsed)):
+                _drop_neighbours(node, key.removesuffix(leaf), given)
+            node[leaf] = parsed
+        given.append(key)
     return result
+
+
+def _share_a_class(config_types: Sequence[type[Config]], parents: list[str], kinds: tuple[Any, Any]) -> bool:
+    candidates = list(config_types)
+    for part in parents:
+        # A part that is no field is a place in a list, a name of the user's, or the train job in a tune job.
+        candidates = _fields_named(candidates, part) or candidates
+    return any(all(kind in _tags_of(candidate) for kind in kinds) for candidate in candidates)
+
+
+def _drop_neighbours(node: Tree, prefix: str, given: list[str]) -> None:
+    for name in list(node):
+        if not any(f"{key}.".startswith(f"{prefix}{name}.") for key in given):
+            del node[name]
 
 
 def _descend(tree: Tree, parents: list[str], text: str) -> Tree | list[Any]:
@@ -126,6 +165,16 @@ def check(config_type: type[ConfigType], tree: Tree, origin: str) -> ConfigType:
         raise ConfigError(f"{origin} has {len(faults)} {plural}:\n{lines}") from None
 
 
+def refuse(config: Config, faults: Iterable[Fault]) -> None:
+    """Raise the faults between several keys, each under its own, where there are any; for validators."""
+    found_faults = [
+        InitErrorDetails(type=PydanticCustomError("fault", "{allowed}", {"allowed": allowed}), loc=loc, input=found)
+        for loc, found, allowed in faults
+    ]
+    if found_faults:
+        raise ValidationError.from_exception_data(type(config).__name__, found_faults)
+
+
 def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
     key = ".".join(_path_in_tree(tree, details["loc"])) or "(the whole job)"
     kind = details["type"]
@@ -145,6 +194,8 @@ def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
         return f"{key}.{tag}: missing; it says which kind this is"
     found = details["input"]
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error" and isinstance(found, dict):
+        return f"{key}: allowed: {message}"  # between keys below, which the message names
     return f"{key}: found {json.dumps(found, default=str)}; allowed: {message}"
 
 
@@ -164,15 +215,16 @@ def _path_in_tree(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _keys_at(config_type: type[Config], loc: tuple[int | str, ...]) -> list[str]:
-    candidates: list[Any] = [config_type]
+    candidates = [config_type]
     for part in loc:
-        step: list[Any] = []
-        for candidate in candidates:
-            if isinstance(part, str) and part in candidate.model_fields:
-                step += _configs_in(candidate.model_fields[part].annotation)
-        tagged = [c for c in candidates if _tag_of(c) == part]
-        candidates = step or tagged or candidates
+        tagged = [candidate for candidate in candidates if part in _tags_of(candidate)]
+        candidates = _fields_named(candidates, part) or tagged or candidates
     return sorted({name for candidate in candidates for name in candidate.model_fields})
+
+
+def _fields_named(candidates: Sequence[type[Config]], name: int | str) -> list[type[Config]]:
+    fields = [candidate.model_fields[name] for candidate in candidates if name in candidate.model_fields]
+    return [config for field in fields for config in _configs_in(field.annotation)]
 
 
 def _configs_in(annotation: Any) -> list[type[Config]]:
@@ -183,9 +235,7 @@ def _configs_in(annotation: Any) -> list[type[Config]]:
     return []
 
 
-def _tag_of(config: type[Config]) -> Any:
-    for name in ("kind", "source"):
-        if name in config.model_fields:
-            values = get_args(config.model_fields[name].annotation)
-            return values[0] if values else None
-    return None
+def _tags_of(config: type[Config]) -> tuple[Any, ...]:
+    """The kinds that a class is for."""
+    tagged = [config.model_fields[name] for name in ("kind", "source") if name in config.model_fields]
+    return tuple(tag for field in tagged for tag in get_args(field.annotation))

@@ -110,6 +110,16 @@ def test_check_lists_all_faults_at_once():
     assert "did you mean 'batch_size'?" in text
 
 
+def test_check_of_a_tune_job_checks_the_jobs_of_its_trials():
+    path = JOBS / "tune-drift.yaml"
+    assert parse_yaml(call("check", str(path)).stdout, "the output")["num_trials"] == 8
+    text = message("check", str(path), "job.data.batchsize=64", "job.scaling.num_workers=two")
+    first, *others = text.split("\n")
+    assert first == "job and space make train jobs that cannot run:"
+    assert sorted(line.split(":")[0] for line in others) == ["  data.batchsize", "  scaling.num_workers"]
+    assert "did you mean 'batch_size'? (trial 0, trial 1, trial 2 and 9 more)" in text
+
+
 def test_a_job_file_that_cannot_be_read_is_named(tmp_path: Path):
     path = tmp_path / "none.yaml"
     for command in (("check", str(path)), ("prepare", "table", "--output", "x", "--config", str(path))):
@@ -163,12 +173,13 @@ def test_prepare_maps_a_table_and_keeps_what_is_finished(tmp_path: Path):
 
 def test_train_leaves_a_run_that_is_there_alone(tmp_path: Path):
     folder = write_run(tmp_path / "run", [record("2013-01-01", "trained")], job="kind: train\n")
+    (tmp_path / "run" / "owner").write_text("0a")
     text = message("train", str(FLIGHTS), f"run_folder={folder}")
     assert f"the run {folder} exists already" in text
     assert "--resume" in text
     assert "--fresh" in text
     assert (tmp_path / "run" / "job.yaml").read_text() == "kind: train\n"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.jsonl", "job.yaml"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.jsonl", "job.yaml", "owner"]
 
 
 def test_report_needs_a_history(tmp_path: Path):

@@ -473,9 +473,8 @@ def test_the_tables_of_the_terabyte_job_fit_eight_gpus_of_16_gib():
     model = build_model(job.model, open_source(source).schema(), job.seed)
     sparse = job.optimizer.sparse
     workers = job.scaling.num_workers
-    sharding = job.sharding.model_copy(update={"memory_per_worker_gib": 16.0})
-    topology = topology_of(workers, workers, torch.device("cuda"), sharding)
-    plan = make_plan(model, TableSharder(fused_params=fused_parameters(sparse)), sharding, topology)
+    topology = topology_of(workers, workers, torch.device("cuda"), 16 * GIB)
+    plan = make_plan(model, TableSharder(fused_params=fused_parameters(sparse)), job.sharding, topology)
     tables = describe_plan(model, plan, lambda width: state_bytes_per_row(sparse, width))
     assert round(sum(table.bytes for table in tables) / GIB) == 98  # as the job's comment says
     largest = [table for table in tables if table.rows == 40_000_000]

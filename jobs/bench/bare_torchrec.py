@@ -25,7 +25,7 @@ from raysparse.data.stream import DayStream
 from raysparse.job import TrainJob, load_train_job
 from raysparse.models import build_model
 from raysparse.sharding.optimizer import fused_parameters
-from raysparse.sharding.plan import TableSharder, make_plan, topology_of
+from raysparse.sharding.plan import TableSharder, agree_topology, make_plan
 
 WARM_UP_STEPS = 8
 
@@ -57,7 +57,7 @@ def run(rank: int, job: TrainJob, steps: int, port: int) -> None:
     batches = list(DayStream(dataset, job.data, job.seed, rank, world_size).batches(dataset.days[0]))
     model = build_model(job.model, dataset.schema, job.seed)
     sharder = TableSharder(fused_params=fused_parameters(job.optimizer.sparse))
-    plan = make_plan(model, sharder, job.sharding, topology_of(world_size, world_size, device, job.sharding))
+    plan = make_plan(model, sharder, job.sharding, agree_topology(world_size, device, job.sharding))
     sharders = [cast("ModuleSharder[nn.Module]", sharder)]
     group = dist.group.WORLD
     assert group is not None

@@ -81,6 +81,12 @@ def to_floats(column: pa.Array, name: str, faults: Faults, optional: bool = Fals
     return values
 
 
+def to_unix_seconds(column: pa.Array, name: str, milliseconds: bool, faults: Faults) -> Floats:
+    """Whole Unix seconds, `[rows]`, of numbers or texts of (milli)seconds; NaN where one is missing or wrong."""
+    numbers = to_floats if pa.types.is_floating(column.type) else to_integers
+    return numbers(column, name, faults) // (1000 if milliseconds else 1)
+
+
 def log_count(values: Floats) -> npt.NDArray[np.float32]:
     """`log(1 + max(value, 0))`, the usual transform of Criteo's counts; NaN stays NaN."""
     return np.log1p(np.maximum(values, 0)).astype(np.float32)

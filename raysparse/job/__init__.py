@@ -36,7 +36,7 @@ RESUMABLE_TUNE_CHANGES = (
 
 def load_job(path: str | Path, overrides: tuple[str, ...] = ()) -> TrainJob | SearchJob | TuneJob:
     """Read and check a job file; ConfigError lists all its faults."""
-    return check_job(load_tree(path, overrides), str(path))
+    return check_job(load_tree(path, overrides, tuple(JOB_KINDS.values())), str(path))
 
 
 def check_job(tree: Tree, origin: str) -> TrainJob | SearchJob | TuneJob:

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
 from raysparse.callbacks import (
     ArmConfig,
@@ -17,7 +16,7 @@ from raysparse.callbacks import (
     SparsityConfig,
 )
 from raysparse.callbacks.early_stop import BEST
-from raysparse.config import Config
+from raysparse.config import Config, Fault, refuse
 from raysparse.data.sources import PrepareConfig
 from raysparse.data.stream import StreamConfig
 from raysparse.models import ModelConfig, SequenceModelConfig
@@ -115,38 +114,34 @@ class TrainJob(Config):
     """Further callbacks, in the order in which they are called."""
 
     @model_validator(mode="after")
-    def _distinct_arms(self) -> Self:
-        names = ["trained", *(callback.name for callback in self.callbacks if isinstance(callback, ArmConfig))]
-        if any(isinstance(callback, EarlyStopConfig) for callback in self.callbacks):
-            names.append(BEST)
-        double = sorted({name for name in names if names.count(name) > 1})
-        if double:
-            raise ValueError(
-                f"arms (callbacks.*.name, 'trained', early_stop's 'best') of different names; {', '.join(double)} is "
-                "twice"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _single_callbacks(self) -> Self:
-        kinds = [callback.kind for callback in self.callbacks if not isinstance(callback, ArmConfig)]
-        for kind in ("row_pruning", "early_stop", *(kind for kinds in _OF_SUPERNETS for kind in kinds[1:])):
-            if kinds.count(kind) > 1:
-                raise ValueError(f"one callback of kind {kind}; found {kinds.count(kind)}")
-        return self
-
-    @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        faults = [
-            InitErrorDetails(type=PydanticCustomError("task", "{allowed}", {"allowed": text}), loc=loc, input=found)
-            for loc, found, text in (*self._supernet_faults(), *self._sequence_faults())
-        ]
-        if faults:
-            raise ValidationError.from_exception_data(type(self).__name__, faults)
+        refuse(
+            self, (*self._arm_faults(), *self._repeated_callbacks(), *self._supernet_faults(), *self._sequence_faults())
+        )
         return self
 
-    def _supernet_faults(self) -> Iterator[tuple[tuple[int | str, ...], str, str]]:
-        """Where in the job, what was found there, what is allowed."""
+    def _arm_faults(self) -> Iterator[Fault]:
+        stops = any(isinstance(callback, EarlyStopConfig) for callback in self.callbacks)
+        taken = {"trained", BEST} if stops else {"trained"}
+        for number, callback in enumerate(self.callbacks):
+            if isinstance(callback, ArmConfig):
+                if callback.name in taken:
+                    allowed = f"a name of its own, as each arm has; {', '.join(sorted(taken))} are taken"
+                    yield ("callbacks", number, "name"), callback.name, allowed
+                taken.add(callback.name)
+
+    def _repeated_callbacks(self) -> Iterator[Fault]:
+        single = {"row_pruning", "early_stop", *(kind for kinds in _OF_SUPERNETS for kind in kinds[1:])}
+        kinds = [callback.kind for callback in self.callbacks]
+        for number, kind in enumerate(kinds):
+            if kind in single and kind in kinds[:number]:
+                yield (
+                    ("callbacks", number, "kind"),
+                    kind,
+                    "another kind, since there is one callback of this kind already",
+                )
+
+    def _supernet_faults(self) -> Iterator[Fault]:
         kind = self.model.kind
         for supernet, sampling, caching in _OF_SUPERNETS:
             if kind == supernet and all(callback.kind != sampling for callback in self.callbacks):
@@ -156,13 +151,13 @@ class TrainJob(Config):
                     place = ("callbacks", number, "kind")
                     yield place, callback.kind, f"only with model.kind {supernet}, found {kind}"
 
-    def _sequence_faults(self) -> Iterator[tuple[tuple[int | str, ...], object, str]]:
+    def _sequence_faults(self) -> Iterator[Fault]:
         kind, of_sequences = self.model.kind, isinstance(self.model, SequenceModelConfig)
         if not of_sequences:
             if self.data.epochs is not None:
                 yield ("data", "epochs"), self.data.epochs, f"only with model.kind sasrec, found {kind}"
-            if self.ranking != RankingConfig():
-                yield ("ranking",), self.ranking.model_dump(), f"only with model.kind sasrec, found {kind}"
+            for key, value in self.ranking.model_dump(exclude_defaults=True).items():
+                yield ("ranking", key), value, f"only with model.kind sasrec, found {kind}"
         for number, callback in enumerate(self.callbacks):
             place = ("callbacks", number, "kind")
             if isinstance(callback, EarlyStopConfig):
@@ -173,9 +168,7 @@ class TrainJob(Config):
             elif of_sequences and not isinstance(callback, FrozenArmConfig | SandwichConfig | SequenceCacheConfig):
                 yield place, callback.kind, f"early_stop, frozen_arm or sparsity with model.kind {kind}"
 
-    def _pruning_faults(
-        self, number: int, callback: SparsityConfig
-    ) -> Iterator[tuple[tuple[int | str, ...], object, str]]:
+    def _pruning_faults(self, number: int, callback: SparsityConfig) -> Iterator[Fault]:
         place = ("callbacks", number)
         if not isinstance(self.model, SASRecConfig):
             yield (*place, "kind"), callback.kind, f"only with model.kind sasrec, found {self.model.kind}"

@@ -1,10 +1,11 @@
 """The job that tunes any keys of a train job."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysparse.config import Config, Tree
+from raysparse.config import Config, Fault, Tree, refuse
 
 
 class UniformRange(Config):
@@ -100,14 +101,23 @@ class TuneJob(Config):
     """Stops trials early; null: all run to their end."""
 
     @model_validator(mode="after")
-    def _ranges(self) -> Self:
-        for key, domain in self.space.items():
-            if not isinstance(domain, Choices) and domain.low >= domain.high:
-                raise ValueError(f"space.{key} with low below high; found {domain.low} and {domain.high}")
-            if isinstance(self.searcher, GridConfig) and not isinstance(domain, Choices):
-                raise ValueError(f"space.{key} of kind choice, since a grid has no ranges; found {domain.kind}")
-        for name, keys in (("job", self.job), ("space", self.space)):
-            own = sorted({"kind", "name", "run_folder"} & set(keys))
-            if own:
-                raise ValueError(f"{name} without {', '.join(own)}, which each trial has of its own")
+    def _fits_together(self) -> Self:
+        refuse(self, (*self._range_faults(), *self._own_key_faults()))
         return self
+
+    def _range_faults(self) -> Iterator[Fault]:
+        for key, domain in self.space.items():
+            if isinstance(domain, Choices):
+                continue
+            if domain.low >= domain.high:
+                yield ("space", key, "low"), domain.low, f"less than high, which is {domain.high}"
+            if isinstance(self.searcher, GridConfig):
+                yield ("space", key, "kind"), domain.kind, "choice, since a grid has no ranges"
+
+    def _own_key_faults(self) -> Iterator[Fault]:
+        allowed = "nothing, since each trial has a {} of its own; leave it out"
+        for key in ("kind", "name", "run_folder"):
+            if key in self.job:
+                yield ("job", key), self.job[key], allowed.format(key)
+            if key in self.space:
+                yield ("space", key), self.space[key].kind, allowed.format(key)

@@ -12,14 +12,14 @@ from raysparse.models.sequence_recommender import FIRST_BOUND
 from raysparse.sharding.child import OwnTables, make_child
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import is_fused, state_bytes_per_row
-from raysparse.sharding.plan import PlannedTable, build_sharder, describe_plan, make_plan, topology_of
+from raysparse.sharding.plan import PlannedTable, agree_topology, build_sharder, describe_plan, make_plan
 from raysparse.sharding.sequence_model import ShardedSequenceModel
 from raysparse.sharding.weights import ShardedWeights
 from raysparse.train.arm import Arm
 
 
 class ArmBuilder:
-    """Builds arms that are all sharded by one plan. Every rank."""
+    """Builds arms that are all sharded by one plan. Every rank; it is made by all ranks together."""
 
     def __init__(self, job: TrainJob, dataset: Dataset, device: torch.device, local_world_size: int) -> None:
         self._job = job
@@ -27,12 +27,11 @@ class ArmBuilder:
         self._device = device
         model = self._build()
         self._sharder = build_sharder(model, job.optimizer.sparse)
-        world_size = torch.distributed.get_world_size()
         self._plan = make_plan(
             model,
             self._sharder,
             job.sharding,
-            topology_of(world_size, local_world_size, device, job.sharding),
+            agree_topology(local_world_size, device, job.sharding),
             fused=is_fused(job.optimizer.sparse, device),
         )
         self.cost = cost_of(model, dataset.schema)

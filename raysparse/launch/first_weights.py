@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.distributed as dist
 
 from raysparse.callbacks.early_stop import BEST
-from raysparse.config import parse_yaml
+from raysparse.config import Tree, parse_yaml
 from raysparse.data.schema import Schema
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import StartFromConfig, TrainJob, check_train_job
@@ -39,7 +39,7 @@ def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> 
     if job.start_from is None:
         return
     source = _source_job(job.start_from)
-    _last_checkpoint(job.start_from, warn)
+    checkpoint = _last_checkpoint(job.start_from, warn)
     theirs, ours = source.optimizer.sparse.kind, job.optimizer.sparse.kind
     if theirs != ours:
         raise ConfigError(
@@ -62,6 +62,17 @@ def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> 
             f"model: found another one than in {_KEY}.run_folder ({job.start_from.run_folder}); allowed: the same, or "
             "a network of a supernet that was trained there"
         )
+    _require_tables(job, schema, *checkpoint)
+
+
+def _require_tables(job: TrainJob, schema: Schema, checkpoints: CheckpointFolder, name: str) -> None:
+    theirs = _source_arm(checkpoints, name)["column_bounds"].keys()
+    ours = {table.name for table in build_model(job.model, schema, job.seed).table_configs}
+    if theirs != ours:
+        raise ConfigError(
+            f"{_KEY}.run_folder: found the tables {', '.join(sorted(theirs))} in {checkpoints.url}; allowed: a run on "
+            f"data with the tables {', '.join(sorted(ours))}, as in data.path"
+        )
 
 
 def take_first_weights(job: TrainJob, schema: Schema, model: ShardedWeights) -> None:
@@ -72,8 +83,7 @@ def take_first_weights(job: TrainJob, schema: Schema, model: ShardedWeights) -> 
     """
     assert job.start_from is not None
     checkpoints, name = _shared_checkpoint(job.start_from)
-    arms = {arm["name"]: arm for arm in checkpoints.state(name)["arms"]}
-    arm = arms.get(BEST, arms[TRAINED])
+    arm = _source_arm(checkpoints, name)
     store = TensorStore(posixpath.join(checkpoints.url, name))
     saved = store.shapes(f"{arm['name']}/")
 
@@ -91,6 +101,12 @@ def take_first_weights(job: TrainJob, schema: Schema, model: ShardedWeights) -> 
         assert isinstance(job.model, SASRecConfig)
         weights = sasrec_subnet(head.network, job.model).state_dict()
     model.head.load_state_dict(weights)
+
+
+def _source_arm(checkpoints: CheckpointFolder, name: str) -> Tree:
+    """What the checkpoint says of the arm whose weights are taken: the best epoch's where it was kept."""
+    arms = {arm["name"]: arm for arm in checkpoints.state(name)["arms"]}
+    return arms.get(BEST, arms[TRAINED])
 
 
 def _as_wide(tensor: GlobalTensor, saved: tuple[tuple[int, ...], object] | None) -> GlobalTensor:

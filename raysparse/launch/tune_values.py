@@ -99,7 +99,7 @@ def as_overrides(values: Values) -> list[str]:
 def train_job(job: TuneJob, number: int, run_folder: str, values: Values, origin: str) -> TrainJob:
     """Lay a trial's values over the job's train job; ConfigError names `origin`, keys and what is allowed."""
     tree: Tree = {**job.job, "kind": "train", "name": f"{job.name}-{number:03d}", "run_folder": run_folder}
-    return check_train_job(override(tree, tuple(as_overrides(values))), origin)
+    return check_train_job(override(tree, tuple(as_overrides(values)), (TrainJob,)), origin)
 
 
 def check_values(job: TuneJob, proposer: Proposer) -> list[TrainJob]:

@@ -146,8 +146,8 @@ class TrainedHead:
         for name, parameter in self._parameters.items():
             # torch creates an optimizer's state at its first step only; the checkpoint says what there is.
             for key, (shape, dtype) in shapes(f"head_optimizer/{name}/").items():
-                on = parameter.device if shape else torch.device("cpu")
-                self.optimizer.state[parameter][key] = torch.empty(shape, dtype=dtype, device=on)
+                # A fused optimizer keeps its number of steps, too, where the parameter is.
+                self.optimizer.state[parameter][key] = torch.empty(shape, dtype=dtype, device=parameter.device)
         read(self.state())
 
 

@@ -14,7 +14,8 @@ class _SparseOptimizerConfig(Config):
     learning_rate: float = Field(default=0.02, gt=0)
     """Step size, before the schedule's factor."""
     clip_value: float | None = Field(default=None, gt=0)
-    """Largest absolute value of a component of a pooled embedding's gradient; null: not clipped."""
+    """Largest absolute value of a component of a pooled embedding's gradient, before those of a row are summed; null:
+    not clipped."""
 
 
 class RowWiseAdagradConfig(_SparseOptimizerConfig):

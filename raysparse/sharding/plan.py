@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
+import torch.distributed as dist
 from pydantic import Field
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
@@ -16,11 +17,15 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan, ModuleSharde
 from raysparse.config import Config
 from raysparse.errors import ConfigError, PlanError
 from raysparse.models import AnyRecommender, Recommender, SequenceRecommender
+from raysparse.sharding.machine import available_bytes
 from raysparse.sharding.optimizer import SparseOptimizerConfig, fused_parameters
 
 ShardingKind = Literal["table_wise", "row_wise", "column_wise", "data_parallel"]
 
 GIB = 2**30
+
+_UNKNOWN = -1
+"""Stands for a worker's memory that cannot be read: less than any other."""
 
 
 class TableShardingConfig(Config):
@@ -46,7 +51,7 @@ class ShardingConfig(Config):
     """Sharding of single tables, by name."""
     memory_per_worker_gib: float | None = Field(default=None, gt=0)
     """Memory that tables and optimizer state may take on a worker; default: the GPU's memory, or its share of
-    the machine's."""
+    what is free on the machine (of a container: within its limit), as the worker with the least has it."""
 
 
 class PlannedTable(Config):
@@ -97,7 +102,7 @@ def make_plan(
     *,
     fused: bool = True,
 ) -> ShardingPlan:
-    """Plan the tables; the same on every rank, without talking, so that a failure ends all of them at once.
+    """Plan the tables; the same on every rank that has the same topology, so that a failure ends all of them at once.
 
     `fused`: whether the optimizer is part of the kernels (see `optimizer.is_fused`).
     Raises PlanError where the tables do not fit or cannot be sharded as asked, ConfigError where a table that
@@ -129,14 +134,26 @@ def make_plan(
     return plan
 
 
-def topology_of(world_size: int, local_world_size: int, device: torch.device, config: ShardingConfig) -> Topology:
-    """The machines as the planner sees them. Every rank; `world_size` ranks, `local_world_size` per machine."""
-    gib = config.memory_per_worker_gib
+def agree_topology(local_world_size: int, device: torch.device, config: ShardingConfig) -> Topology:
+    """The machines as the planner sees them, each worker like the one with the least; all ranks together.
+
+    `local_world_size` is the number of ranks on this machine. PlanError, on all ranks, where one of them cannot read
+    its machine's memory.
+    """
+    least = torch.tensor([local_world_size, _worker_bytes(local_world_size, device, config)], device=device)
+    # What a rank sees is its own machine, at its own moment; with other numbers it would make another plan.
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    smallest_world_size, memory = least.tolist()
+    if memory == _UNKNOWN:
+        raise PlanError("the memory of a worker's machine cannot be read; set sharding.memory_per_worker_gib")
+    return topology_of(dist.get_world_size(), smallest_world_size, device, memory)
+
+
+def topology_of(world_size: int, local_world_size: int, device: torch.device, memory: int) -> Topology:
+    """`world_size` workers, `local_world_size` per machine, each with `memory` bytes, as the planner sees them."""
     if device.type == "cuda":
-        memory = gib * GIB if gib is not None else torch.cuda.get_device_properties(device).total_memory
-        return Topology(world_size, "cuda", hbm_cap=int(memory), local_world_size=local_world_size)
-    memory = gib * GIB if gib is not None else _machine_bytes() / local_world_size
-    return Topology(world_size, "cpu", ddr_cap=int(memory), local_world_size=local_world_size)
+        return Topology(world_size, "cuda", hbm_cap=memory, local_world_size=local_world_size)
+    return Topology(world_size, "cpu", ddr_cap=memory, local_world_size=local_world_size)
 
 
 def describe_plan(
@@ -241,9 +258,11 @@ def _explain(model: AnyRecommender, topology: Topology, error: Exception) -> str
     )
 
 
-def _machine_bytes() -> float:
-    with open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    raise PlanError("the machine's memory cannot be read; set sharding.memory_per_worker_gib")
+def _worker_bytes(local_world_size: int, device: torch.device, config: ShardingConfig) -> int:
+    """Bytes that a worker of this machine may take; `_UNKNOWN` where they cannot be read."""
+    if config.memory_per_worker_gib is not None:
+        return int(config.memory_per_worker_gib * GIB)
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    available = available_bytes()
+    return available // local_world_size if available is not None else _UNKNOWN

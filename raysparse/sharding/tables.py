@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchrec.distributed.embedding import ShardedEmbeddingCollection
@@ -69,7 +70,7 @@ class ShardedTables:
             if copied:
                 self.copied_tables |= {table.name for table in tables}
                 self._copied_weights.append(embeddings.weights)
-            states = self._states_of(embeddings)
+            states = self._states_of(embeddings, copied)
             shards: list[TableShard] = []
             for table, weight, state in zip(tables, embeddings.split_embedding_weights(), states, strict=True):
                 row, column = (0, 0) if copied else table.local_metadata.shard_offsets
@@ -77,12 +78,16 @@ class ShardedTables:
             self.shards += shards
             self.kernels.append((kernel, shards))
 
-    def _states_of(self, embeddings: Any) -> list[dict[str, Tensor]]:
+    def _states_of(self, embeddings: Any, copied: bool) -> list[dict[str, Tensor]]:
         weights = embeddings.split_embedding_weights()
         if not hasattr(embeddings, "split_optimizer_states"):
             if isinstance(self.module, ShardedEmbeddingCollection):
                 # The kernel sums over bags on the CPU although it is told not to (FBGEMM 1.8).
                 embeddings.forward = functools.partial(_look_up_each, embeddings)
+            if self.config.clip_value is not None:
+                # Gradients of copied tables are averaged over the ranks later; those of others come divided already.
+                limit = self.config.clip_value * (dist.get_world_size() if copied else 1)
+                embeddings.register_forward_hook(functools.partial(_clip_gradient, limit))
             optimizers = [UnfusedTableOptimizer(self.config, weight) for weight in weights]
             self._unfused.append((embeddings, optimizers))
             return [optimizer.states for optimizer in optimizers]
@@ -136,8 +141,6 @@ class ShardedTables:
             gradient = embeddings.weights.grad
             if gradient is None:
                 continue
-            if self.config.clip_value is not None:
-                gradient = gradient.clamp(-self.config.clip_value, self.config.clip_value)
             start = 0
             for optimizer, weight in zip(optimizers, embeddings.split_embedding_weights(), strict=True):
                 part = gradient[start : start + weight.numel()].view(weight.shape)
@@ -177,7 +180,8 @@ class ShardedTables:
         targets = self.state()
         recut: list[tuple[Tensor, Tensor, Tensor]] = []
         for table, bounds in self.column_bounds.items():
-            if f"{table}/row_sum" not in targets or bounds == saved_bounds[table]:
+            # A table that was not saved is for the reader to name.
+            if f"{table}/row_sum" not in targets or bounds == saved_bounds.get(table, bounds):
                 continue
             wholes: dict[int, Tensor] = {}
             for piece in targets[f"{table}/row_sum"].pieces:
@@ -191,6 +195,12 @@ class ShardedTables:
         read(targets)
         for target, whole, weights in recut:
             target.copy_((whole @ weights).unsqueeze(1))
+
+
+def _clip_gradient(limit: float, module: nn.Module, inputs: Any, embeddings: Tensor) -> None:
+    """Have the gradient of what was looked up clipped, before it is summed to the rows', as the fused kernels do."""
+    if embeddings.requires_grad:
+        embeddings.register_hook(lambda gradient: gradient.clamp(-limit, limit))
 
 
 def _look_up_each(embeddings: Any, indices: Tensor, offsets: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ checkpoints/step-000001234/rank-00000.safetensors ...   tensors, by rank; large 
                            tensors.json                 which box of which tensor lies where
                            state.json                   position, scores of the day, callbacks
                            manifest.json                names and sizes of all files, written last
+
+Where a step is saved again, as after a day's last one, it is step-000001234-001: the first stays until that is whole.
 """
 
 import dataclasses
@@ -73,6 +75,20 @@ class CheckpointFolder:
             warn("no whole checkpoint is left: the run starts from its first day")
         return None
 
+    def name_of(self, num_steps: int) -> str:
+        """Name for a checkpoint after so many steps that no whole one has, and sorts after it. Rank 0.
+
+        The rest of one that was not finished under this name is removed.
+        """
+        first = f"step-{num_steps:09d}"
+        same = [name for name in self.steps() if name == first or name.startswith(f"{first}-")]
+        newest = next((name for name in same if self.fault(name) is None), None)
+        count = 0 if newest is None else 1 + int(newest.removeprefix(first).removeprefix("-") or 0)
+        name = f"{first}-{count:03d}" if count else first
+        if name in same:
+            self.remove(name)
+        return name
+
     def finish(self, name: str, state: dict[str, Any]) -> None:
         """Write the state and, last, the manifest. Rank 0, after every rank's tensors are there."""
         self._folder.require_ownership()
@@ -109,10 +125,9 @@ class CheckpointFolder:
 
 def save(folder: CheckpointFolder, state: TrainState, callbacks: Sequence[Callback]) -> str:
     """Save a run; all ranks together. Returns the checkpoint's path, whole when this returns on rank 0."""
-    name = f"step-{state.position.num_steps:09d}"
-    if state.is_rank_0 and name in folder.steps():
-        folder.remove(name)
-    dist.barrier()
+    shared = [folder.name_of(state.position.num_steps) if state.is_rank_0 else ""]
+    dist.broadcast_object_list(shared)
+    (name,) = shared
     tensors = {f"{arm.name}/{key}": tensor for arm in state.arms for key, tensor in arm.model.state().items()}
     url = posixpath.join(folder.url, name)
     save_tensors(url, tensors)

@@ -1,7 +1,8 @@
 """The run folder: everything a run leaves behind, on a disk or an object store.
 
 job.yaml  history.jsonl  summary.json  plan.json  checkpoints/  report.html, and `owner`, who writes here now: the
-workers of a driver that died may live on for a while.
+workers of a driver that died may live on for a while. It is there from the beginning to the end of a run, which tells
+its folder from one that a user keeps a job.yaml in.
 """
 
 import json
@@ -20,6 +21,15 @@ SUMMARY = "summary.json"
 PLAN = "plan.json"
 CHECKPOINTS = "checkpoints"
 OWNER = "owner"
+
+_PARTIAL = ".partial"
+_SUPERNET = "supernet"
+_MADE = (
+    {JOB, HISTORY, SUMMARY, PLAN, CHECKPOINTS, OWNER, "report.html"}
+    | {_SUPERNET, "cache", "journal.jsonl", "relaxed.json", "contest", "finalists", "baselines", "results.json"}
+    | {"phases.json", "trials", "trials.jsonl"}
+)
+"""What runs, searches and tune runs make in their folders."""
 
 RunMode = Literal["new", "resume", "fresh"]
 """Whether a run is to begin, to go on (or begin), or to replace the one that is there."""
@@ -53,27 +63,48 @@ class RunFolder:
         self.require_ownership()
         self.filesystem.makedirs(self.root, exist_ok=True)
         path = posixpath.join(self.root, name)
-        self.filesystem.pipe_file(path + ".partial", text.encode())
-        self.filesystem.mv(path + ".partial", path)
+        self.filesystem.pipe_file(path + _PARTIAL, text.encode())
+        self.filesystem.mv(path + _PARTIAL, path)
 
     def open(self, job: str, mode: RunMode, refuse_changes: Callable[[str, str], None]) -> None:
         """Write the resolved job of a run that begins or goes on here; driver.
 
         `refuse_changes` is called with the text of the job that is there and its place. ConfigError where the
-        folder exists and `mode` is `new`, and where it holds something else.
+        folder exists and `mode` is `new`, and where it holds something else, or a run that is to be deleted holds
+        what no run makes.
         """
-        if self.exists() and self.filesystem.ls(self.root):
-            if not self.exists(JOB):
-                raise ConfigError(f"run_folder {self.path} holds other things than a run; choose another folder")
-            if mode == "new":
-                raise ConfigError(
-                    f"the run {self.path} exists already; --resume goes on with it, --fresh deletes it and starts anew"
-                )
-            if mode == "fresh":
-                self.remove()
-            else:
-                refuse_changes(self.read(JOB), self.url(JOB))
+        names = self._names()
+        if names and not _are_of_a_run(names):
+            raise ConfigError(f"run_folder {self.path} holds other things than a run; choose another folder")
+        if JOB in names and mode == "new":
+            raise ConfigError(
+                f"the run {self.path} exists already; --resume goes on with it, --fresh deletes it and starts anew"
+            )
+        if JOB in names and mode == "resume":
+            refuse_changes(self.read(JOB), self.url(JOB))
+        elif names:
+            self._empty(names)
+        if not self.exists(OWNER):
+            self.claim()
         self.write(JOB, job)
+
+    def _names(self) -> set[str]:
+        """Names of what is in the folder; empty where there is none."""
+        if not self.exists():
+            return set()
+        return {posixpath.basename(path.rstrip("/")) for path in self.filesystem.ls(self.root, detail=False)}
+
+    def _empty(self, names: set[str]) -> None:
+        """Delete all but the owner, the job first: without it the rest of a run is never gone on with."""
+        others = sorted(name for name in names if name.removesuffix(_PARTIAL) not in _MADE)
+        if others:
+            raise ConfigError(
+                f"run_folder {self.path} holds {', '.join(others)} beside the run that is to be deleted; move that "
+                "away, or choose another folder"
+            )
+        self.claim()  # who still writes here has to end before
+        for name in sorted(names - {OWNER, OWNER + _PARTIAL}, key=lambda name: name != JOB):
+            self.filesystem.rm(posixpath.join(self.root, name), recursive=True)
 
     def claim(self) -> str:
         """Take the folder over from whoever writes there; returns the new owner. Driver."""
@@ -88,10 +119,6 @@ class RunFolder:
                 f"the run {self.path} was taken over by another `raysparse train`; this one ends, so that they do not "
                 "write over each other"
             )
-
-    def remove(self) -> None:
-        """Delete the folder and all it holds."""
-        self.filesystem.rm(self.root, recursive=True)
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of the history; empty where there is none yet. DataError names a line that is no JSON."""
@@ -108,3 +135,8 @@ class RunFolder:
     def write_history(self, records: list[dict[str, Any]]) -> None:
         """Replace the history."""
         self.write(HISTORY, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def _are_of_a_run(names: set[str]) -> bool:
+    # Searches of earlier versions have no owner.
+    return OWNER in {name.removesuffix(_PARTIAL) for name in names} or {JOB, _SUPERNET} <= names

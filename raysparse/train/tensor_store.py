@@ -78,7 +78,10 @@ class TensorStore:
         saved = self.shapes("")
         for name, tensor in tensors.items():
             if name not in saved:
-                raise CheckpointError(f"{self._reader.url} holds no {name}; it was made by a job with another model")
+                raise CheckpointError(
+                    f"{self._reader.url} holds no {name}; it was made by a job with another model, or on data with "
+                    "other tables: go on with that job and its data"
+                )
             if saved[name][0] != tensor.shape:
                 raise CheckpointError(
                     f"{self._reader.url}: {name} has the shape {list(saved[name][0])}, the job's model wants "

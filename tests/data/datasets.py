@@ -12,6 +12,8 @@ PLAIN = Schema(
     dense=(DenseFeature(name="number"), DenseFeature(name="gap", optional=True)),
     ids=(IdFeature(name="user", rows=1000), IdFeature(name="item", rows=500)),
 )
+RENAMED = Schema(dense=PLAIN.dense, ids=(IdFeature(name="user", rows=1000, table="people"), PLAIN.ids[1]))
+"""As `PLAIN`, with a table of another name."""
 JAGGED = Schema(ids=(IdFeature(name="user", rows=1000), IdFeature(name="tags", rows=50, multi_valued=True)))
 
 

@@ -19,7 +19,7 @@ from raysparse.search.ctr_space import CTRSpace
 from raysparse.sharding.model import ShardedModel
 from raysparse.train.run_folder import JOB
 from tests.callbacks.supernets import head_of
-from tests.data.datasets import PLAIN, write_dataset
+from tests.data.datasets import PLAIN, RENAMED, write_dataset
 from tests.train.ranks import job_of, run_job
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -145,3 +145,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(data: str, tmp_
     wider = {"kind": "dlrm", "embedding_dim": 4, "bottom": [8], "top": [16]}
     with pytest.raises(ConfigError, match="model: found another one than in start_from.run_folder"):
         check_job_with(model=wider, start_from={"run_folder": str(tmp_path / "dlrm")})
+    same = job_of(data, "y", callbacks=[], start_from={"run_folder": str(tmp_path / "dlrm")})
+    with pytest.raises(ConfigError, match="found the tables item, user in .*; allowed: .* the tables item, people"):
+        check_source(same, RENAMED, pytest.fail)

@@ -144,6 +144,9 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
     with pytest.raises(CheckpointError, match="the cache belongs to another checkpoint"):
         run(job_of(data, folder), "resume")
+    # All that a search leaves is known to be a run's.
+    open_search(job_of(data, folder), "fresh")
+    assert {path.name for path in folder.iterdir()} == {"job.yaml", "owner"}
 
 
 def test_a_supernet_may_have_smaller_batches_than_finalists(tmp_path: Path):

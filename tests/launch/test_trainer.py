@@ -92,6 +92,9 @@ def test_a_killed_worker_is_replaced_and_the_history_stays_the_same(data: str, t
     assert again == summary
     assert screen.messages == ["all days are done already"]
     assert processes(*OF_A_RUN) <= before
+    # All that a run leaves is known to be a run's.
+    open_run(job, "fresh")
+    assert sorted(os.listdir(tmp_path / "killed")) == ["job.yaml", "owner"]
 
 
 def kill_a_worker(screen: Screen) -> None:

@@ -79,7 +79,7 @@ def test_a_grid_has_all_combinations_once(tmp_path: Path):
         (0.2, 2),
         (0.2, 3),
     ]
-    with pytest.raises(ConfigError, match=f"space.{RATE} of kind choice, since a grid has no ranges; found uniform"):
+    with pytest.raises(ConfigError, match=f'space.{RATE}.kind: found "uniform"; allowed: choice, since a grid'):
         tune_job(tmp_path, {RATE: {"kind": "uniform", "low": 0, "high": 1}}, searcher={"kind": "grid"})
 
 
@@ -88,6 +88,22 @@ def test_another_model_takes_the_place_of_the_whole_model(tmp_path: Path):
     job = train_job(tune_job(tmp_path, space), 7, "there", {"model.kind": "deepfm", "model.deep": [4]}, "x")
     assert job.model.model_dump() == {"kind": "deepfm", "embedding_dim": 16, "deep": (4,)}
     assert (job.name, job.run_folder) == ("test-007", "there")
+
+
+def test_a_value_that_is_drawn_reaches_the_job_whatever_kind_is_drawn_after_it(tmp_path: Path):
+    rates = {"optimizer.dense.learning_rate": 0.25, "optimizer.sparse.learning_rate": 0.5}
+    kinds = {"optimizer.dense.kind": "adagrad", "optimizer.sparse.kind": "sgd"}
+    values = {**rates, **kinds}
+    base = {"optimizer": {"sparse": {"kind": "adam", "learning_rate": 0.1}, "dense": {"clip_norm": 2.0}}}
+    job = train_job(
+        tune_job(tmp_path, {key: choice(value) for key, value in values.items()}, job=base), 0, "x", values, "x"
+    )
+    assert job.optimizer.dense.model_dump(exclude={"weight_decay", "eps"}) == {
+        "kind": "adagrad",
+        "learning_rate": 0.25,
+        "clip_norm": 2.0,
+    }
+    assert job.optimizer.sparse.model_dump() == {"kind": "sgd", "learning_rate": 0.5, "clip_value": None}
 
 
 @pytest.mark.parametrize("searcher", ["random", "grid"])
@@ -119,11 +135,13 @@ def test_both_ends_of_a_range_are_checked(tmp_path: Path):
 
 
 def test_ranges_and_keys_that_make_no_sense_are_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match=f"space.{RATE} with low below high; found 1.0 and 1.0"):
+    with pytest.raises(ConfigError, match=f"space.{RATE}.low: found 1.0; allowed: less than high, which is 1.0"):
         tune_job(tmp_path, {RATE: {"kind": "uniform", "low": 1.0, "high": 1.0}})
-    with pytest.raises(ConfigError, match="job without run_folder, which each trial has of its own"):
+    with pytest.raises(
+        ConfigError, match=r'job.run_folder: found "x"; allowed: nothing, since each trial has a run_folder'
+    ):
         tune_job(tmp_path, {RATE: choice(0.1)}, job={"run_folder": "x"})
-    with pytest.raises(ConfigError, match="space without name, which each trial has of its own"):
+    with pytest.raises(ConfigError, match=r'space.name: found "choice"; allowed: nothing, since each trial has a name'):
         tune_job(tmp_path, {"name": choice("a", "b")})
 
 

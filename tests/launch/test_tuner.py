@@ -122,6 +122,9 @@ def test_a_run_that_is_disturbed_ends_with_the_table_of_an_undisturbed_one(
     same, screen = run(job, "resume")
     assert screen.started == []
     assert without_times(same) == without_times(summary)
+    # All that a tune run leaves is known to be a run's.
+    open_tune(job, "fresh")
+    assert {path.name for path in folder.iterdir()} == {"job.yaml", "owner"}
 
 
 def cut_off(folder: Path, days: int) -> None:

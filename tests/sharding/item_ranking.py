@@ -10,7 +10,7 @@ from raysparse.models import build_model
 from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.sharding import item_ranks
 from raysparse.sharding.item_ranks import Queries, rank_targets
-from raysparse.sharding.plan import ShardingConfig, build_sharder, make_plan, topology_of
+from raysparse.sharding.plan import ShardingConfig, agree_topology, build_sharder, make_plan
 from raysparse.sharding.sequence_model import ShardedSequenceModel
 
 NUM_ITEMS, WIDTH, COUNT = 57, 8, 20
@@ -23,8 +23,7 @@ def build(sharding: str) -> ShardedSequenceModel:
     model = build_model(SASRecConfig(embedding_dim=WIDTH), sequence_schema(NUM_ITEMS), 1)
     sharder = build_sharder(model, optimizers.sparse)
     config = ShardingConfig.model_validate({"default": sharding})
-    world_size = dist.get_world_size()
-    plan = make_plan(model, sharder, config, topology_of(world_size, world_size, CPU, config))
+    plan = make_plan(model, sharder, config, agree_topology(dist.get_world_size(), CPU, config))
     sharded = ShardedSequenceModel(model, plan, sharder, CPU, (optimizers.sparse, optimizers.dense))
     rows = rows_of_table()
     for shard in sharded.tables.shards:

@@ -18,7 +18,7 @@ from raysparse.models import build_model
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import fused_parameters, is_fused
-from raysparse.sharding.plan import ShardingConfig, TableSharder, make_plan, topology_of
+from raysparse.sharding.plan import ShardingConfig, TableSharder, agree_topology, make_plan
 from raysparse.train import tensor_store
 from raysparse.train.tensor_store import TensorStore, save_tensors
 
@@ -40,14 +40,13 @@ SCHEMA = Schema(
 )
 
 
-def build(kind: str, optimizer: str, seed: int = 1) -> ShardedModel:
-    tree = {"sparse": {"kind": optimizer, "learning_rate": 0.1}, "dense": {"learning_rate": 0.01}}
+def build(kind: str, optimizer: str, seed: int = 1, **sparse: float) -> ShardedModel:
+    tree = {"sparse": {"kind": optimizer, "learning_rate": 0.1, **sparse}, "dense": {"learning_rate": 0.01}}
     optimizers = check(OptimizerConfig, tree, "test")
     model = build_model(DLRMConfig(embedding_dim=8, bottom=(8,), top=(16,)), SCHEMA, seed)
     sharder = TableSharder(fused_params=fused_parameters(optimizers.sparse))
     config = ShardingConfig.model_validate({"default": kind})
-    world_size = dist.get_world_size()
-    topology = topology_of(world_size, world_size, CPU, config)
+    topology = agree_topology(dist.get_world_size(), CPU, config)
     plan = make_plan(model, sharder, config, topology, fused=is_fused(optimizers.sparse, CPU))
     sharded = ShardedModel(model, plan, sharder, CPU, (optimizers.sparse, optimizers.dense))
     sharded.tables.initialize(seed)
@@ -101,6 +100,20 @@ def save_all(folder: Path, combinations: list[tuple[str, str]]) -> None:
         if dist.get_rank() == 0:
             expected = {"first": first, "saved": saved, "after": after, "bounds": model.tables.column_bounds}
             torch.save(expected, folder / f"{kind}-{optimizer}.pt")
+
+
+def clipped(kind: str, optimizer: str, clip_value: float = 1e-4) -> Tensor:
+    """Logits after steps with clipped gradients, large enough that the clipping tells."""
+    model = build(kind, optimizer, learning_rate=100.0 if optimizer == "sgd" else 0.1, clip_value=clip_value)
+    train(model, 0, STEPS)
+    return logits(model)
+
+
+def write_clipped(folder: Path, combinations: list[tuple[str, str]]) -> None:
+    for kind, optimizer in combinations:
+        found = clipped(kind, optimizer)
+        if dist.get_rank() == 0:
+            torch.save(found, folder / f"{kind}-{optimizer}.pt")
 
 
 def save_in_small_files(folder: Path, combinations: list[tuple[str, str]]) -> None:

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from raysparse.config import check
 from raysparse.sharding.head import TrainedHead
+from raysparse.sharding.optimizer import DenseOptimizerConfig
 from tests.gloo import run_ranks
 from tests.sharding.partly_used import (
     build,
@@ -192,3 +194,24 @@ def test_a_head_that_is_used_whole_is_stepped_by_its_optimizer(one_rank: None):
         optimizer.step()
         for mine, theirs in zip(head.parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adagrad"])
+def test_all_of_the_optimizers_state_is_loaded_to_where_the_parameters_are(one_rank: None, kind: str):
+    def trained_on(device: str) -> TrainedHead:
+        return TrainedHead(nn.Linear(3, 1), check(DenseOptimizerConfig, {"kind": kind}, "test"), torch.device(device))
+
+    saved = trained_on("cpu")
+    saved.module(torch.ones(2, 3)).sum().backward()
+    saved.step()
+    moments = saved.moments()
+
+    def shapes(prefix: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        of_parameter = moments[prefix.removeprefix("head_optimizer/").removesuffix("/")]
+        return {key: (tuple(value.shape), value.dtype) for key, value in of_parameter.items()}
+
+    loaded = trained_on("meta")  # as a GPU is: another device than the one that tensors are made on
+    loaded.load(lambda tensors: None, shapes)
+    for name, states in loaded.moments().items():
+        assert states.keys() == moments[name].keys() > {"step"}
+        assert {value.device.type for value in states.values()} == {"meta"}

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -8,8 +10,9 @@ from raysparse.models import build_model
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import SparseAdamConfig, UnfusedTableOptimizer, fused_parameters
-from raysparse.sharding.plan import ShardingConfig, TableSharder, make_plan, topology_of
-from tests.sharding.ranks import CPU, ROWS, SCHEMA, batch
+from raysparse.sharding.plan import ShardingConfig, TableSharder, agree_topology, make_plan
+from tests.gloo import run_ranks
+from tests.sharding.ranks import CPU, KINDS, ROWS, SCHEMA, batch, clipped, write_clipped
 
 CLIP = 1e-5
 
@@ -22,7 +25,7 @@ def one_step(tree: dict[str, dict[str, float]], kind: str) -> tuple[dict[str, to
     model = build_model(DLRMConfig(embedding_dim=8, bottom=(8,), top=(16,)), SCHEMA, seed=1)
     sharder = TableSharder(fused_params=fused_parameters(optimizers.sparse))
     config = ShardingConfig.model_validate({"default": kind})
-    plan = make_plan(model, sharder, config, topology_of(1, 1, CPU, config))
+    plan = make_plan(model, sharder, config, agree_topology(1, CPU, config))
     sharded = ShardedModel(model, plan, sharder, CPU, (optimizers.sparse, optimizers.dense))
     sharded.tables.initialize(1)
     before = {name: tensor.pieces[0].tensor.clone() for name, tensor in sharded.state().items()}
@@ -44,6 +47,18 @@ def test_table_gradients_are_clipped_by_value(one_rank: None, kind: str):
     # A row gets at most as many clipped gradients as it is looked up.
     assert 0 < clipped <= 2 * ROWS * CLIP * 1.001
     assert clipped < free
+
+
+@pytest.mark.multi
+def test_what_is_clipped_does_not_depend_on_the_plan_or_the_number_of_ranks(tmp_path: Path, one_rank: None):
+    combinations = [(kind, optimizer) for optimizer in ("sgd", "adam") for kind in KINDS]
+    run_ranks(2, write_clipped, tmp_path, combinations)
+    for optimizer in ("sgd", "adam"):
+        expected = clipped("table_wise", optimizer)
+        assert (clipped("table_wise", optimizer, clip_value=1.0) - expected).abs().max() > 0.01
+        for kind in KINDS:
+            for found in (clipped(kind, optimizer), torch.load(tmp_path / f"{kind}-{optimizer}.pt")):
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_head_gradients_are_clipped_by_their_common_norm(one_rank: None):

@@ -14,24 +14,29 @@ from raysparse.sharding.optimizer import (
     state_bytes_per_row,
 )
 from raysparse.sharding.plan import (
+    GIB,
     PlannedTable,
     ShardingConfig,
     TableSharder,
+    agree_topology,
     build_sharder,
     describe_plan,
     make_plan,
     topology_of,
 )
+from tests.gloo import run_ranks
+from tests.sharding.machines import fail_together, plan_on_uneven_machines
 from tests.sharding.ranks import SCHEMA
 
+CPU = torch.device("cpu")
 
-def plan_of(world_size: int, **config: object) -> dict[str, PlannedTable]:
+
+def plan_of(world_size: int, memory: int = GIB, **config: object) -> dict[str, PlannedTable]:
     sharding = ShardingConfig.model_validate_json(ShardingConfig.model_validate(config, strict=False).model_dump_json())
     model = build_model(DLRMConfig(embedding_dim=8), SCHEMA, seed=1)
     sparse = RowWiseAdagradConfig()
     sharder = TableSharder(fused_params=fused_parameters(sparse))
-    topology = topology_of(world_size, world_size, torch.device("cpu"), sharding)
-    plan = make_plan(model, sharder, sharding, topology)
+    plan = make_plan(model, sharder, sharding, topology_of(world_size, world_size, CPU, memory))
     return {line.table: line for line in describe_plan(model, plan, lambda width: state_bytes_per_row(sparse, width))}
 
 
@@ -75,7 +80,7 @@ def test_a_table_that_is_not_there_or_cannot_be_cut_is_refused(tables: dict[str,
 
 def test_a_plan_that_does_not_fit_says_what_to_change():
     with pytest.raises(PlanError, match=r"largest: a \(0.00 GiB\).*Change scaling.num_workers, sharding.memory"):
-        plan_of(2, memory_per_worker_gib=1e-7)
+        plan_of(2, memory=100)
 
 
 def test_state_takes_a_number_per_row_or_per_weight():
@@ -87,11 +92,29 @@ def test_the_table_of_a_sequence_model_lies_on_all_ranks_and_is_not_copied():
     model = build_model(SASRecConfig(), sequence_schema(100), 1)
     sparse = SparseSGDConfig()
     for world_size, expected in ((1, "table_wise"), (3, "row_wise")):
-        topology = topology_of(world_size, world_size, torch.device("cpu"), ShardingConfig())
+        topology = topology_of(world_size, world_size, CPU, GIB)
         plan = make_plan(model, build_sharder(model, sparse), ShardingConfig(), topology)
         (line,) = describe_plan(model, plan, lambda width: state_bytes_per_row(sparse, width))
         assert (line.sharding, line.ranks) == (expected, tuple(range(world_size)))
     for tree in ({"default": "data_parallel"}, {"tables": {"item": {"kind": "data_parallel"}}}):
         config = ShardingConfig.model_validate(tree)
         with pytest.raises(ConfigError, match=r"sharding\..*: found 'data_parallel', which TorchRec"):
-            make_plan(model, build_sharder(model, sparse), config, topology_of(2, 2, torch.device("cpu"), config))
+            make_plan(model, build_sharder(model, sparse), config, topology_of(2, 2, CPU, GIB))
+
+
+@pytest.mark.multi
+@pytest.mark.parametrize(
+    ("gib", "expected"), [((8, 8, 4), (4 * GIB, "table_wise")), ((8, 8, 1), (GIB, "row_wise"))], ids=str
+)
+def test_workers_of_uneven_machines_make_one_plan(gib: tuple[int, ...], expected: tuple[int, str]):
+    run_ranks(3, plan_on_uneven_machines, gib, expected)
+
+
+@pytest.mark.multi
+def test_where_one_worker_cannot_read_its_memory_all_say_so():
+    run_ranks(2, fail_together)
+
+
+def test_memory_of_a_worker_is_what_the_job_says(one_rank: None):
+    topology = agree_topology(1, CPU, ShardingConfig(memory_per_worker_gib=0.5))
+    assert topology.devices[0].storage.ddr == GIB // 2

@@ -5,10 +5,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from raysparse.data.dataset import Dataset
 from raysparse.errors import CheckpointError, NonFiniteLossError
 from raysparse.train.checkpoint import CheckpointFolder
 from raysparse.train.run_folder import RunFolder
-from tests.data.datasets import PLAIN, write_dataset
+from tests.data.datasets import PLAIN, RENAMED, write_dataset
 from tests.gloo import run_ranks
 from tests.train.ranks import history, job_of, run_job, run_until, run_whole
 
@@ -145,6 +146,15 @@ def test_a_changed_model_is_refused_by_the_tensors_name(data: str, tmp_path: Pat
         CheckpointError, match=r"user/weight has the shape \[1000, 4\], the job's model wants \[1000, 8\]"
     ):
         run_job(job_of(data, str(tmp_path / "run"), model=model))
+
+
+def test_data_with_other_tables_is_refused_by_the_tables_name(data: str, tmp_path: Path, one_rank: None):
+    run_job(job_of(data, str(tmp_path / "run")), callbacks_stop(6), stop=True)
+    before = (tmp_path / "run" / "history.jsonl").read_text()
+    other = write_dataset(tmp_path / "other", RENAMED, [[300]] * len(Dataset.open(data).days)).path
+    with pytest.raises(CheckpointError, match=r"holds no trained/tables/people/\w+; it was made .* with other tables"):
+        run_job(job_of(other, str(tmp_path / "run")))
+    assert (tmp_path / "run" / "history.jsonl").read_text() == before
 
 
 def test_rates_count_the_steps_alone(whole: Path):

@@ -119,10 +119,15 @@ def _select(config: SequencesConfig, events: Events, left_out: dict[str, int]) -
     num_read = len(events)
     events = core(events, config.min_user_events, config.min_item_events)
     enough = f"{config.min_user_events} events of a user and {config.min_item_events} of an item"
-    left_out[f"events outside the core of at least {enough}"] = num_read - len(events)
+    outside = f"events outside the core of at least {enough}"
+    left_out[outside] = num_read - len(events)
     if config.split == "leave_one_out" and len(events):
         events, num_short = of_long_users(events, SHORTEST)
         left_out[f"users with fewer than {SHORTEST} events"] = num_short
+        num_read = len(events)
+        # With those users items may have lost what they needed to stay.
+        events = core(events, max(config.min_user_events, SHORTEST), config.min_item_events)
+        left_out[outside] += num_read - len(events)
     if not len(events):
         what = "; ".join(f"{count} {reason}" for reason, count in _counted(left_out).items())
         raise DataError(

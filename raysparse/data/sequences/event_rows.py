@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from raysparse.data.arrow import compute as pc
 from raysparse.data.delimited import TextRows
-from raysparse.data.fields import LATEST_S, Faults, to_floats, to_integers
+from raysparse.data.fields import LATEST_S, Faults, to_floats, to_unix_seconds
 from raysparse.data.lines import LineBlock, cut_file, read_blocks
 from raysparse.data.rejects import Reject, Rejects, readable
 from raysparse.data.sequences.events import EventBlock, Times, coded
@@ -93,8 +93,7 @@ def to_seconds(column: pa.Array, name: str, form: Literal["unix_s", "unix_ms", "
     """Read times as Unix seconds, `[rows]`: dates of Parquet as they are, numbers and texts by their format."""
     seconds = _date_seconds(column, name, form == "date", faults)
     if seconds is None:
-        numbers = to_floats if pa.types.is_floating(column.type) else to_integers
-        seconds = numbers(column, name, faults) // (1000 if form == "unix_ms" else 1)
+        seconds = to_unix_seconds(column, name, form == "unix_ms", faults)
     out_of_range = (seconds < 0) | (seconds >= LATEST_S)
     faults.mark(out_of_range, f"{name} is out of range (1970 to 2099)")
     return np.where(out_of_range | np.isnan(seconds), 0, seconds).astype(np.int64)
@@ -102,12 +101,8 @@ def to_seconds(column: pa.Array, name: str, form: Literal["unix_s", "unix_ms", "
 
 def _date_seconds(column: pa.Array, name: str, is_date: bool, faults: Faults) -> npt.NDArray[np.float64] | None:
     """Read dates as seconds, NaN where one is missing or wrong; None where the column holds none."""
-    if pa.types.is_temporal(column.type) and not pa.types.is_time(column.type):
+    if pa.types.is_temporal(column.type):
         dates = column.cast(pa.timestamp("us"), safe=False)
-    elif is_date and not pa.types.is_string(column.type):
-        raise DataError(
-            f"the column {name} holds {column.type}, no dates; set columns.time_format to unix_s or unix_ms"
-        )
     elif is_date:
         dates = _parse_dates(column, name, faults)
     else:
@@ -138,9 +133,6 @@ def _parse_date(text: str) -> datetime | None:
 
 
 def _names(column: pa.Array, name: str, faults: Faults) -> pa.Array:
-    kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_string(kind)):
-        raise DataError(f"the column {name} holds {kind}; users and items are read from integers or text")
     texts = column.cast(pa.string())
     faults.mark(~np.asarray(pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)), f"{name} is missing")
     return texts

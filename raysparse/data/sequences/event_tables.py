@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import cast
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysparse.data.delimited import LineFormat, parse_block
 from raysparse.data.fields import Faults
 from raysparse.data.lines import list_files
-from raysparse.data.rejects import Reject, Rejects, readable
+from raysparse.data.parquet import open_parquet, reject_rows, type_of
+from raysparse.data.rejects import Rejects
 from raysparse.data.sequences.config import EventColumns, SequencesConfig
 from raysparse.data.sequences.event_rows import EventRule, line_events, read_lines
 from raysparse.data.sequences.events import EventBlock
@@ -49,35 +49,51 @@ class EventTables:
 
     def _parquet(self, path: str, rejects: Rejects) -> Iterator[EventBlock]:
         first_row = 1
-        for batch in _batches(path, self._rule.used):
+        for batch in self._batches(path):
             columns = {name: _plain(batch.column(name)) for name in self._rule.used}
             faults = Faults(batch.num_rows)
             events = self._rule.events(columns, faults)
-            for row, reason in sorted(faults.reasons.items()):
-                text = readable(str(batch.slice(row, 1).to_pylist()[0]).encode())
-                rejects.add(Reject(path, first_row + row, reason, text))
+            reject_rows(path, batch, first_row, faults, rejects)
             first_row += batch.num_rows
             yield events
 
+    def _batches(self, path: str) -> Iterator[pa.RecordBatch]:
+        with open_parquet(path, self._rule.used) as parquet:
+            _require_types(path, parquet, self._rule)
+            try:
+                yield from parquet.iter_batches(_ROWS_AT_A_TIME, columns=list(self._rule.used))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{path} is damaged ({error}); fetch it again") from error
 
-def _batches(path: str, used: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    with fsspec.open(path, "rb") as file:
-        try:
-            parquet = pq.ParquetFile(cast(pa.NativeFile, file))
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path} is no whole Parquet file ({error}); fetch it again") from error
-        missing = [name for name in used if name not in parquet.schema_arrow.names]
-        if missing:
-            raise DataError(f"{path} has no column {', '.join(missing)}; it has {parquet.schema_arrow.names}")
-        try:
-            yield from parquet.iter_batches(_ROWS_AT_A_TIME, columns=list(used))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is damaged ({error}); fetch it again") from error
+
+def _require_types(path: str, parquet: pq.ParquetFile, rule: EventRule) -> None:
+    for name in (rule.user, rule.item):
+        kind = type_of(parquet, name)
+        if not (pa.types.is_integer(kind) or _is_text(kind)):
+            raise DataError(f"{path}: the column {name} holds {kind}; users and items are read from integers or text")
+    kind = type_of(parquet, rule.time)
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if is_number and rule.time_format == "date":
+        raise DataError(
+            f"{path}: the column {rule.time} holds {kind}, no dates; set columns.time_format to unix_s or unix_ms"
+        )
+    if not (is_number or _is_text(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        raise DataError(
+            f"{path}: the column {rule.time} holds {kind}; times are read from dates, timestamps, numbers or text: set "
+            "columns.time to a column of these"
+        )
+    if rule.rating:
+        kind = type_of(parquet, rule.rating)
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_text(kind)):
+            raise DataError(f"{path}: the column {rule.rating} holds {kind}; ratings are read from numbers or text")
 
 
 def _plain(column: pa.Array) -> pa.Array:
     """Read the several kinds of text as one."""
     if pa.types.is_dictionary(column.type):
         return _plain(column.dictionary_decode())
-    is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
-    return column.cast(pa.string()) if is_text else column
+    return column.cast(pa.string()) if _is_text(column.type) else column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)

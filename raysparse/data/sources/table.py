@@ -3,9 +3,8 @@
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Literal, Self, cast
+from typing import Literal, Self
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -15,10 +14,11 @@ from pydantic import Field, model_validator
 from raysparse.config import Config
 from raysparse.data.arrow import compute as pc
 from raysparse.data.delimited import LineFormat
-from raysparse.data.fields import Days, Faults, log_count, to_days, to_floats, to_integers, to_label, to_utc_days
+from raysparse.data.fields import Days, Faults, log_count, to_days, to_floats, to_label, to_unix_seconds, to_utc_days
 from raysparse.data.hashing import hash_id_lists, hash_ids
 from raysparse.data.lines import Span, count_rows, cut_file, list_files
-from raysparse.data.rejects import Reject, Rejects, readable
+from raysparse.data.parquet import is_list, open_parquet, reject_rows, type_of
+from raysparse.data.rejects import Rejects
 from raysparse.data.schema import LABEL, MAX_TABLE_ROWS, DenseFeature, IdFeature, Schema
 from raysparse.data.sources.source import (
     Column,
@@ -170,33 +170,47 @@ class Table:
     def _cut(self, path: str) -> list[Span]:
         if not path.endswith(".parquet"):
             return cut_file(path, header_columns(path, self.config.delimiter, self.used))
-        with fsspec.open(path, "rb") as file:
-            try:
-                parquet = pq.ParquetFile(cast(pa.NativeFile, file))
-            except pa.ArrowInvalid as error:
-                raise DataError(f"{path} is no whole Parquet file ({error}); fetch it again") from error
-            missing = [name for name in self.used if name not in parquet.schema_arrow.names]
-            if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}; it has {parquet.schema_arrow.names}")
+        with open_parquet(path, self.used) as parquet:
+            self._require_types(path, parquet)
             groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
         return [Span(0, path, group, group + 1, num_rows=rows) for group, rows in enumerate(groups or [0])]
 
+    def _require_types(self, path: str, parquet: pq.ParquetFile) -> None:
+        kinds = {name: type_of(parquet, name) for name in self.used}
+        lists = {column.column for column in self.config.ids if column.multi_valued}
+        for name, kind in kinds.items():
+            value = kind.value_type if is_list(kind) else kind
+            if pa.types.is_nested(value) or pa.types.is_binary(value) or pa.types.is_large_binary(value):
+                raise DataError(
+                    f"{path}: the column {name} holds {kind}; numbers, text, dates and lists of numbers or text can be "
+                    "read"
+                )
+        single = [self.config.label, self.config.day, *self.config.dense]
+        for name in (column.column for column in single if is_list(kinds[column.column])):
+            raise DataError(f"{path}: the column {name} holds {kinds[name]}; lists can be read under `ids` alone")
+        for name in (column.column for column in self.config.ids):
+            if is_list(kinds[name]) and name not in lists:
+                raise DataError(
+                    f"{path}: the id column {name} holds {kinds[name]}; set multi_valued: true for it under `ids`"
+                )
+            if pa.types.is_floating(kinds[name]):
+                raise DataError(
+                    f"{path}: the id column {name} holds {kinds[name]}; write it as integers or text, or under `dense`"
+                )
+
     def _read_parquet(self, span: Span, rejects: Rejects) -> Iterator[EncodedBlock]:
-        with fsspec.open(span.path, "rb") as file:
+        with open_parquet(span.path, self.used) as parquet:
             try:
-                group = pq.ParquetFile(cast(pa.NativeFile, file)).read_row_group(span.start, columns=list(self.used))
+                group = parquet.read_row_group(span.start, columns=list(self.used))
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(
                     f"{span.path} is damaged in row group {span.start} ({error}); fetch it again"
                 ) from error
-        raw = {name: group[name].combine_chunks() for name in self.used}
-        raw = {name: _plain(column, f"column {name} of {span.path}") for name, column in raw.items()}
+        raw = {name: _plain(group[name].combine_chunks()) for name in self.used}
         places = np.arange(group.num_rows) + span.first_row
         faults = Faults(group.num_rows)
         encoded = self._encode(raw, places, faults)
-        for row, reason in sorted(faults.reasons.items()):
-            text = readable(str(group.slice(row, 1).to_pylist()[0]).encode())
-            rejects.add(Reject(span.path, span.first_line + row, reason, text, encoded.days.name(row)))
+        reject_rows(span.path, group, span.first_line, faults, rejects, encoded.days)
         yield finish_block(self.schema(), encoded, places, faults, span.first_part)
 
     def _encode(self, raw: dict[str, pa.Array], places: npt.NDArray[np.int64], faults: Faults) -> Encoded:
@@ -210,19 +224,17 @@ class Table:
         return Encoded(columns, _days(raw[self.config.day.column], self.config.day, faults))
 
 
-def _plain(column: pa.Array, origin: str) -> pa.Array:
+def _plain(column: pa.Array) -> pa.Array:
     """Read a Parquet column as numbers or text, empty text as null; lists as lists of text."""
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return _plain(column.dictionary_decode(), origin)
+        return _plain(column.dictionary_decode())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return column
     if pa.types.is_boolean(kind):
         return column.cast(pa.int8())
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if is_list(kind):
         return column.cast(pa.list_(pa.string()))
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise DataError(f"{origin} is {kind}; numbers, text, dates and lists of numbers or text can be read")
     texts = column.cast(pa.string())
     return pc.if_else(pc.equal(pc.binary_length(texts), 0), pa.scalar(None, pa.string()), texts)
 
@@ -242,10 +254,6 @@ def _label(column: pa.Array, rule: LabelColumn, faults: Faults) -> npt.NDArray[n
 
 
 def _ids(column: pa.Array, rule: IdColumn, rows: int) -> Column:
-    if pa.types.is_floating(column.type):
-        raise DataError(
-            f"the id column {rule.column} holds {column.type}; write it as integers or text, or under `dense`"
-        )
     if not rule.multi_valued:
         return hash_ids(_text(column), rows)
     if not pa.types.is_list(column.type):
@@ -255,7 +263,7 @@ def _ids(column: pa.Array, rule: IdColumn, rows: int) -> Column:
 
 def _days(column: pa.Array, rule: DayColumn, faults: Faults) -> Days:
     if rule.format in ("unix_s", "unix_ms"):
-        seconds = to_integers(column, rule.column, faults) / (1000 if rule.format == "unix_ms" else 1)
+        seconds = to_unix_seconds(column, rule.column, rule.format == "unix_ms", faults)
         return to_utc_days(seconds, rule.column, faults, hours=rule.unit == "hour")
     return to_days(_text(column), rule.column, _day_parser(rule), faults)
 

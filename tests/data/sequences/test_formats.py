@@ -1,6 +1,6 @@
 import gzip
 import json
-from datetime import datetime
+from datetime import datetime, time
 from pathlib import Path
 
 import pyarrow as pa
@@ -212,15 +212,21 @@ def test_bad_rows_of_parquet_are_counted_by_row(tmp_path: Path) -> None:
 
 def test_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
-    for table, form, message in (
-        ({"who": [1], "item": ["a"], "when": [1]}, "unix_s", r"events\.parquet has no column what"),
-        ({"who": [1], "what": [0.5], "when": [1]}, "unix_s", "the column what holds double; .* integers or text"),
-        ({"who": [1], "what": ["a"], "when": [1]}, "date", "the column when holds int64, no dates"),
+    for changes, form, message in (
+        ({"what": [0.5]}, "unix_s", "what holds double; .* integers or text"),
+        ({"who": [[1]]}, "unix_s", "who holds list<.*; users and items are read from integers or text"),
+        ({"when": [1]}, "date", "when holds int64, no dates; set columns.time_format"),
+        ({"when": [0.5]}, "date", "when holds double, no dates; set columns.time_format"),
+        ({"when": [[1]]}, "unix_s", "when holds list<.*; times are read from .*: set columns.time"),
+        ({"when": [time(1)]}, "date", r"when holds time64\[us\]; times are read from"),
     ):
-        pq.write_table(pa.table(table), path)
-        with pytest.raises(DataError, match=message):
+        pq.write_table(pa.table({"who": [1], "what": ["a"], "when": [1]} | changes), path)
+        with pytest.raises(DataError, match=f"^{path}: the column {message}"):
             converted(tmp_path, input=str(path), format="table", columns={**COLUMNS, "time_format": form})
         (tmp_path / "out").rmdir()
+    with pytest.raises(DataError, match=r"events\.parquet has no column kind; it has"):
+        converted(tmp_path, input=str(path), format="table", columns={**COLUMNS, "item": "kind"})
+    (tmp_path / "out").rmdir()
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(DataError, match=r"events\.parquet is no whole Parquet file"):
         converted(tmp_path, input=str(path), format="table", columns=COLUMNS)

@@ -107,6 +107,19 @@ def test_core_goes_on_until_nothing_changes(tmp_path: Path) -> None:
     assert set(result.counts) == {"a", "b"}
 
 
+def test_items_keep_enough_events_where_short_users_go(tmp_path: Path) -> None:
+    # d goes first. Without user 2, who is left with one event, c has two; without c, user 4 is too short.
+    rows = {1: "aabbc", 2: "cd", 3: "aab", 4: "cab"}
+    events = [(user, item, time) for user, items in rows.items() for time, item in enumerate(items)]
+    result = convert_events(tmp_path, events, min_item_events=3)
+    assert sequences(result) == ["aabb", "aab"]
+    assert set(result.counts) == {"a", "b"}
+    assert result.manifest.left_out == {
+        "events outside the core of at least 1 events of a user and 3 of an item": 5,
+        "users with fewer than 3 events": 1,
+    }
+
+
 def test_nothing_left_is_said_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"leaves no event \(3 events outside the core .*lower `min_user_events`"):
         convert_events(tmp_path, [(1, item, 1) for item in "abc"], min_user_events=4)

@@ -153,8 +153,35 @@ def test_bad_rows_of_parquet(tmp_path: Path) -> None:
 def test_ids_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"when": ["2013-01-01"], "clicked": [1], "user": [7.0]}), path)
-    with pytest.raises(DataError, match="the id column user holds double"):
+    with pytest.raises(DataError, match=f"{path}: the id column user holds double; write it as"):
         read_source(config(path, dense=[], ids=[{"column": "user"}]))
+
+
+def test_columns_of_other_types_are_named_with_what_to_set(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    for changes, message in (
+        ({"user": [[7, 8]]}, r"the id column user holds list<.*int64>; set multi_valued: true for it under `ids`"),
+        ({"clicked": [[1]]}, "the column clicked holds list<.*>; lists can be read under `ids` alone"),
+        ({"user": [{"x": 7}]}, "the column user holds struct<.*>; numbers, text, dates and lists of numbers or text"),
+        ({"user": [[{"x": 7}]]}, "the column user holds list<.*struct<.*>; numbers, text, dates and lists"),
+        ({"user": [b"7"]}, "the column user holds binary; numbers, text, dates"),
+    ):
+        pq.write_table(pa.table({"when": ["2013-01-01"], "clicked": [1], "user": [7]} | changes), path)
+        with pytest.raises(DataError, match=rf"^{path}: {message}"):
+            open_source(config(path, dense=[], ids=[{"column": "user"}])).spans()
+
+
+@pytest.mark.parametrize("form", ["unix_s", "unix_ms"])
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.int64()], ids=str)
+def test_unix_times_may_be_any_numbers(tmp_path: Path, form: str, kind: pa.DataType) -> None:
+    path = tmp_path / "rows.parquet"
+    scale = 1000 if form == "unix_ms" else 1
+    times = pa.array([1413867600 * scale, None, -scale, 2**33 * scale]).cast(kind, safe=False)
+    pq.write_table(pa.table({"when": times, "clicked": [1] * 4, "user": [1, 2, 3, 4]}), path)
+    reading = read_source(config(path, day={"column": "when", "format": form}, dense=[], ids=[{"column": "user"}]))
+    assert reading.days == ["2014-10-21"]
+    assert [line for line, _ in reading.faults()] == [2, 3, 4]
+    assert {reason.split(" (")[0] for _, reason in reading.faults()} == {"when is missing", "when is out of range"}
 
 
 def test_texts_of_labels(tmp_path: Path) -> None:
