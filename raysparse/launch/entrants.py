@@ -24,12 +24,18 @@ class Contender:
     facts: Tree
     """What the results say of it besides."""
     drawn: NASRecConfig | None = None
-    """A finalist as the search drew it, where that says which of the shared weights it takes."""
+    """A finalist as the search drew it, where it inherits the shared weights, of which that says which it takes."""
 
     @property
     def is_finalist(self) -> bool:
         """Whether it came out of the search."""
         return self.kind == "finalist"
+
+    @property
+    def identity(self) -> Tree:
+        """What tells it from any other contender of the job, whatever rank either has; JSON."""
+        drawn = {} if self.drawn is None else {"drawn": self.drawn.model_dump(mode="json")}
+        return {"kind": self.kind, "model": self.model.model_dump(mode="json"), **drawn}
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,8 @@ class Entrant:
 
     @property
     def values(self) -> Tree:
-        """What the log knows it by."""
-        contender = self.contender
-        return {"kind": contender.kind, "name": contender.name, "learning_rate": self.learning_rate}
+        """What the log knows it by: all that differs between the runs of a contest."""
+        return {**self.contender.identity, "learning_rate": self.learning_rate}
 
 
 def run_of(job: SearchJob, name: str, run_folder: str, **own: Any) -> TrainJob:

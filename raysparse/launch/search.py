@@ -225,8 +225,10 @@ def finalists_of(job: SearchJob, kind: SearchKind, entries: list[Entry]) -> list
             "drawn": drawn.model_dump(mode="json"),
             f"trial_{quality.name}": quality.loss_of((entry.objectives or {})[quality.objective]),
         }
-        placed = drawn if isinstance(drawn, NASRecConfig) else None
-        contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts, placed))
+        inherits = own.weights == "inherited" and isinstance(drawn, NASRecConfig)
+        contenders.append(
+            Contender("finalist", str(rank), choice, space.cost(choice), facts, drawn if inherits else None)
+        )
     return contenders
 
 

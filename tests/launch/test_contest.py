@@ -129,6 +129,15 @@ def test_the_log_of_other_contenders_is_refused(tmp_path: Path):
         contest_of(tmp_path, [DLRM])
 
 
+@pytest.mark.parametrize("drawn", [None, NASRecConfig(blocks=(BlockChoice(dense_width=8, num_tokens=4),))])
+def test_another_network_of_the_same_rank_is_another_run(tmp_path: Path, drawn: NASRecConfig | None):
+    contest, _ = contest_of(tmp_path, [FIRST])
+    contest.start(0)
+    other = replace(FIRST, drawn=drawn) if drawn else replace(FIRST, model=DLRMConfig(kind="dlrm", top=(8,)))
+    with pytest.raises(CheckpointError, match="holds the runs of other finalists"):
+        contest_of(tmp_path, [other])
+
+
 def test_days_weigh_by_their_rows():
     history = [
         {"day": "a", "rows": 10, "log_loss": 0.2, "auc": None},
