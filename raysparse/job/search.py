@@ -160,6 +160,12 @@ class SearchJob(Config):
             if isinstance(model, SASRecConfig) != of_sequences:
                 allowed = "sasrec" if of_sequences else "a model of clicks"
                 yield ("baselines", number, "kind"), model.kind, f"{allowed} with space.kind {kind}"
+            if model in self.baselines[:number]:
+                same = self.baselines.index(model)
+                yield ("baselines", number), model.model_dump(), f"each model once, and baselines.{same} is the same"
+        rates = self.finalists.learning_rates
+        if len(set(rates)) < len(rates):
+            yield ("finalists", "learning_rates"), rates, "each learning rate once"
         if of_sequences and self.data.epochs is None:
             yield ("data", "epochs"), None, "how often the train part is learned at most, with space.kind sasrec"
         if not of_sequences and isinstance(self.searcher, DifferentiableConfig):

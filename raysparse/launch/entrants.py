@@ -1,5 +1,7 @@
 """Who takes part in a contest: finalists and baselines, each with several learning rates."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +39,12 @@ class Contender:
         drawn = {} if self.drawn is None else {"drawn": self.drawn.model_dump(mode="json")}
         return {"kind": self.kind, "model": self.model.model_dump(mode="json"), **drawn}
 
+    @property
+    def run_name(self) -> str:
+        """What its runs are called, and their folders: the same for this network alone, in any order of finalists."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return f"{self.model.kind}-{digest[:12]}"
+
 
 @dataclass(frozen=True)
 class Entrant:
@@ -68,7 +76,7 @@ def run_of_entrant(job: SearchJob, entrant: Entrant, **own: Any) -> TrainJob:
     contender = entrant.contender
     return run_of(
         job,
-        f"{contender.kind}-{contender.name}",
+        f"{contender.kind}-{contender.run_name}",
         entrant.run_folder,
         model=contender.model,
         optimizer=job.finalists.optimizer.with_dense_rate(entrant.learning_rate),
@@ -79,7 +87,7 @@ def run_of_entrant(job: SearchJob, entrant: Entrant, **own: Any) -> TrainJob:
 def entrants_of(job: SearchJob, contenders: Sequence[Contender], folder: RunFolder) -> list[Entrant]:
     """Return each contender with each learning rate."""
     return [
-        Entrant(contender, rate, folder.url(f"{contender.kind}s", f"{contender.name}-lr{rate:g}"))
+        Entrant(contender, rate, folder.url(f"{contender.kind}s", f"{contender.run_name}-lr{rate}"))
         for contender in contenders
         for rate in job.finalists.learning_rates
     ]

@@ -121,9 +121,11 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     assert results["validation_days"] == ["002"]
     assert results["test_days"] == ["003"]
     # With the supernet's weights, of the two training days the last one is enough.
-    days = [record["day"] for record in history(folder / "finalists" / "1-lr0.001")]
+    finalist, baseline = (Path(row["runs"][0]["folder"]) for row in rows)
+    assert (finalist.parent, baseline.parent) == (folder / "finalists", folder / "baselines")
+    days = [record["day"] for record in history(finalist)]
     assert days == ["001", "002", "003"]
-    assert [record["day"] for record in history(folder / "baselines" / "dlrm-lr0.001")] == ["000", *days]
+    assert [record["day"] for record in history(baseline)] == ["000", *days]
 
     # As a killed driver leaves it: half of the scores, and half a line.
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
@@ -155,6 +157,18 @@ def test_a_supernet_may_have_smaller_batches_than_finalists(tmp_path: Path):
     own = ClickSearch(small, schema, split).supernet_job(folder)
     assert (own.data.batch_size, own.data.last_day) == (16, "b")
     assert ClickSearch(job_of("x", tmp_path), schema, split).supernet_job(folder).data.batch_size == 64
+
+
+def test_a_resumed_search_may_train_others_alone_and_take_more_of_the_cluster(tmp_path: Path):
+    job = job_of("x", tmp_path)
+    finalists = {"count": 3, "rank_by": "front", "learning_rates": [1e-3, 2e-3], "num_parallel": 1}
+    other = job_of(
+        "x", tmp_path, finalists={**finalists, "weights": "inherited"}, baselines=[], trials={"gpus_per_actor": 1}
+    )
+    refuse_changes(job, other)
+    with pytest.raises(ConfigError, match="finalists.weights: 'inherited' in the run, 'drawn' in the job") as caught:
+        refuse_changes(job, job_of("x", tmp_path, finalists=finalists))
+    assert "finalists.count" not in str(caught.value).splitlines()[1]
 
 
 def test_a_resumed_search_compares_over_the_same_days(tmp_path: Path):

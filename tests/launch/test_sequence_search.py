@@ -69,7 +69,7 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
     chosen = max(rows[:2], key=lambda row: row["validation_ndcg@10"])
     assert [row["chosen"] for row in rows] == [row is chosen for row in rows]
     # With the supernet's weights one epoch is trained, and what it begins with is scored as well.
-    finalist = history(folder / "finalists" / "1-lr0.01")
+    finalist = history(Path(rows[0]["runs"][0]["folder"]))
     assert [line["day"] for line in finalist if line["arm"] == "trained"] == ["epoch-000", "epoch-001", TEST]
     assert finalist[0]["ndcg@10"] == pytest.approx(rows[0]["trial_ndcg@10"], abs=1e-6)
     best = [line for line in finalist if line["arm"] == "best"]
