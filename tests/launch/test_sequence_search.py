@@ -101,7 +101,8 @@ def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, 
     budgets = [8_000, 30_000]
     searcher = {"kind": "differentiable", "num_steps": 60, "constraint": {"kind": "dual", "budgets": budgets}}
     finalists = {"rank_by": "budgets", "budgets": budgets, "optimizer": ADAM, "learning_rates": [1e-2]}
-    job = job_of(data, folder, searcher=searcher, finalists=finalists, baselines=[])
+    space = {**SPACE, "lengths": [10]}
+    job = job_of(data, folder, searcher=searcher, finalists=finalists, baselines=[], space=space)
     results, summary, screen = run(job, "new")
     assert summary["num_trials"] == 2
     assert "searching 2 networks by gradients, 60 steps each" in screen.phases
