@@ -133,7 +133,7 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     (folder / "results.json").unlink()
     again, _, screen = run(job_of(data, folder), "resume", Killer())
     assert "15 scored choices are taken from journal.jsonl" in screen.messages
-    assert any("died; the trial goes to another one" in message for message in screen.messages)
+    assert any("was lost (its actor died); it is scored again" in message for message in screen.messages)
     assert scores(folder) == whole
     assert without_times(again) == without_times(results)
 
