@@ -15,7 +15,7 @@ from raysparse.data.dataset import Dataset
 from raysparse.errors import CheckpointError, ConfigError, RaySparseError
 from raysparse.job import SearchJob, check_job, dump_job, refuse_changes, require_kind
 from raysparse.launch.click_search import CACHE
-from raysparse.launch.cluster import connect
+from raysparse.launch.cluster import connect, shortage_for_trials
 from raysparse.launch.contest import compete
 from raysparse.launch.data import ensure_data
 from raysparse.launch.entrants import Contender
@@ -118,6 +118,9 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     dataset = ensure_data(job.data, display)
     kind = kind_of(job, dataset)
     build_scheduler(job.finalists.asha, [], kind.num_days, "finalists.asha")
+    lack = shortage_for_trials(job.trials.threads_per_actor, job.trials.gpus_per_actor)
+    if lack is not None:
+        display.message(lack)
     phases = Phases(folder)
     supernet = phases.measure("supernet", lambda: _train_supernet(kind, folder, display))
     entries = phases.measure("trials", lambda: _score_choices(job, kind, supernet, folder, display))
