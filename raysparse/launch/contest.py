@@ -45,7 +45,7 @@ def compete(
     settings = TrialSettings(
         metric=kind.quality.objective,
         last_days=kind.last_days,
-        num_days=kind.num_days,
+        num_days=kind.num_days_before_test,
         num_parallel=job.finalists.num_parallel,
         max_restarts=job.scaling.max_restarts,
         asha=job.finalists.asha,

@@ -117,7 +117,7 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     connect(max(per_run * job.finalists.num_parallel, job.trials.num_actors * job.trials.threads_per_actor))
     dataset = ensure_data(job.data, display)
     kind = kind_of(job, dataset)
-    build_scheduler(job.finalists.asha, [], kind.num_days, "finalists.asha")
+    build_scheduler(job.finalists.asha, [], kind.num_days_before_test, "finalists.asha")
     lack = shortage_for_trials(job.trials.threads_per_actor, job.trials.gpus_per_actor)
     if lack is not None:
         display.message(lack)

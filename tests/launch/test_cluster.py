@@ -25,6 +25,6 @@ def test_what_the_machines_have_only_together_is_short(resources: tuple[float, f
     text = shortage_for_trials(*resources)
     assert text == (
         f"an actor of the trials asks for {resources[0]:g} cores and {resources[1]:g} GPUs of one machine, the cluster "
-        "has machines of 0 cores and 0 GPUs or 2 cores and 1 GPUs or 8 cores and 0 GPUs: trials will wait for others to "
-        "join (else lower trials.threads_per_actor or trials.gpus_per_actor)"
+        "has machines of 0 cores and 0 GPUs or 2 cores and 1 GPUs or 8 cores and 0 GPUs: trials will wait for others "
+        "to join (else lower trials.threads_per_actor or trials.gpus_per_actor)"
     )

@@ -4,18 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 from raysparse.cost.record import Cost
 from raysparse.data.dataset import Day
 from raysparse.data.schema import DenseFeature, IdFeature, Schema
 from raysparse.data.split import Split
-from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.errors import ConfigError, WorkerError
+from raysparse.job import ASHAConfig, SearchJob, check_job, require_kind
+from raysparse.launch import contest as contest_module
 from raysparse.launch.click_search import ClickSearch, mean_scores
-from raysparse.launch.contest import Contest
+from raysparse.launch.contest import Contest, compete
 from raysparse.launch.entrants import Contender, entrants_of
+from raysparse.launch.tune_trials import TrialSettings, build_scheduler
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
 from raysparse.train.run_folder import HISTORY, RunFolder
+from tests.launch.test_tune_trials import days_until_stop
 
 COST = Cost(macs=10, parameters=20, embedding_bytes=30)
 DLRM = Contender("baseline", "dlrm", DLRMConfig(kind="dlrm"), COST, {"rank": None})
@@ -39,7 +44,7 @@ class Screen:
         self.messages.append(text)
 
 
-def contest_of(folder: Path, contenders: list[Contender], **finalists: Any) -> tuple[Contest, Screen]:
+def job_of(folder: Path, **finalists: Any) -> SearchJob:
     tree = {
         "kind": "search",
         "name": "test",
@@ -47,8 +52,11 @@ def contest_of(folder: Path, contenders: list[Contender], **finalists: Any) -> t
         "data": {"path": "nowhere"},
         "finalists": {"learning_rates": [0.1, 0.2], **finalists},
     }
-    job: SearchJob = require_kind(SearchJob, check_job(tree, "test"), "test")
-    screen, own = Screen(), RunFolder(str(folder))
+    return require_kind(SearchJob, check_job(tree, "test"), "test")
+
+
+def contest_of(folder: Path, contenders: list[Contender], **finalists: Any) -> tuple[Contest, Screen]:
+    job, screen, own = job_of(folder, **finalists), Screen(), RunFolder(str(folder))
     kind = ClickSearch(job, SCHEMA, SPLIT)
     return Contest(entrants_of(job, contenders, own), kind, own, screen), screen
 
@@ -172,6 +180,27 @@ def test_a_run_that_was_begun_goes_on_whatever_its_rank_is_now(tmp_path: Path):
     job = contest.start(0)
     again, _ = contest_of(tmp_path, [replace(FIRST, model=OTHER), replace(FIRST, name="2")])
     assert again.start(0) == job
+
+
+def test_the_days_that_stop_runs_early_are_those_before_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    split = Split(*(tuple(Day(day=f"{part}{day}", files=()) for day in range(2)) for part in "abc"))
+    job = job_of(tmp_path, asha={"grace_days": 1, "reduction_factor": 5})
+    schedulers: list[TrialScheduler] = []
+
+    def run(contest: Contest, settings: TrialSettings) -> None:
+        schedulers.append(build_scheduler(settings.asha, contest.done(), settings.num_days))
+        raise WorkerError("ended here")
+
+    monkeypatch.setattr(contest_module, "run_trials", run)
+    with pytest.raises(WorkerError, match="ended here"):
+        compete(job, [FIRST], ClickSearch(job, SCHEMA, split), RunFolder(str(tmp_path)), Screen())
+    # The fifth day is a rung of six days; it is the first of the test.
+    means = ([0.5] * 6, [0.5] * 4 + [0.9] * 2, [0.6] * 6)
+    assert [days_until_stop(schedulers[0], str(number), trial) for number, trial in enumerate(means)] == [None, None, 1]
+    for days in (4, 5):
+        grace = ASHAConfig(grace_days=days)
+        with pytest.raises(ConfigError, match=f"grace_days: found {days}; allowed: less than the 4 days"):
+            build_scheduler(grace, [], ClickSearch(job, SCHEMA, split).num_days_before_test)
 
 
 def test_days_weigh_by_their_rows():
