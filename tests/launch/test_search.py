@@ -12,7 +12,7 @@ from raysparse.data.split import SplitConfig, split_days
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import SearchJob, check_job, refuse_changes, require_kind
 from raysparse.launch.click_search import ClickSearch
-from raysparse.launch.search import open_search, search
+from raysparse.launch.search import _say_what_no_network_keeps_to, open_search, search
 from raysparse.search.journal import Entry, read_journal
 from raysparse.train.run_folder import RunFolder
 from tests.data.datasets import PLAIN, write_dataset
@@ -185,6 +185,29 @@ def test_a_space_without_a_member_within_the_budget_is_refused(data: str, tmp_pa
     space = {"kind": "ctr", "num_blocks": 3, "max_macs": 10}
     with pytest.raises(ConfigError, match="space.max_macs: found 10; the smallest network of the space takes"):
         run(job_of(data, tmp_path / "run", space=space), "new")
+
+
+@pytest.mark.ray
+def test_what_cannot_come_to_an_end_is_said_before_the_supernet(data: str, tmp_path: Path, ray_cluster: None):
+    screen, folder = Screen(), tmp_path / "run"
+    finalists = {"rank_by": "budgets", "budgets": [20_000, 63, 50]}
+    job = job_of(data, folder, finalists=finalists, trials={"gpus_per_actor": 1})
+    with pytest.raises(
+        ConfigError, match=r"finalists.budgets: found 63, 50; the smallest .* takes 64 .* Allowed: 64 or"
+    ):
+        run(job, "new", screen)
+    assert len(screen.messages) == 1
+    assert "asks for 1 cores and 1 GPUs of one machine" in screen.messages[0]
+    assert not (folder / "supernet").exists()
+
+
+def test_a_budget_without_a_scored_network_is_named():
+    entry = Entry(number=0, generation=0, key="a", choice={}, seconds=1.0, objectives={"log_loss": 0.5, "macs": 1500})
+    screen, finalists = Screen(), {"rank_by": "budgets", "budgets": [2000, 1499]}
+    _say_what_no_network_keeps_to(job_of("x", Path("y"), finalists=finalists), [entry], screen)
+    assert screen.messages == [
+        "finalists.budgets: no network within 1,499 multiply-adds has been scored; the smallest scored one takes 1,500"
+    ]
 
 
 @pytest.mark.ray
