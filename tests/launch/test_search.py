@@ -192,9 +192,7 @@ def test_what_cannot_come_to_an_end_is_said_before_the_supernet(data: str, tmp_p
     screen, folder = Screen(), tmp_path / "run"
     finalists = {"rank_by": "budgets", "budgets": [20_000, 63, 50]}
     job = job_of(data, folder, finalists=finalists, trials={"gpus_per_actor": 1})
-    with pytest.raises(
-        ConfigError, match=r"finalists.budgets: found 63, 50; the smallest .* takes 64 .* Allowed: 64 or"
-    ):
+    with pytest.raises(ConfigError, match=r"finalists.budgets: found 63, 50; .* takes 64 .* Allowed: 64 or more"):
         run(job, "new", screen)
     assert len(screen.messages) == 1
     assert "asks for 1 cores and 1 GPUs of one machine" in screen.messages[0]
