@@ -29,11 +29,12 @@ from raysparse.models import build_model
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.report.search_run import JOURNAL, RESULTS, SUPERNET
 from raysparse.search.finalists import pick_finalists, smallest_scored
-from raysparse.search.journal import Entry, Journal, resume
+from raysparse.search.journal import Entry, Journal
 from raysparse.search.pareto import best_so_far
 from raysparse.search.population import GenerationalSearch, ListedSearch, build_searcher
 from raysparse.search.pressure import DualPressureConfig
 from raysparse.search.relaxation import DifferentiableConfig, Found
+from raysparse.search.replay import Replay
 from raysparse.search.supernet_cache import MANIFEST
 from raysparse.train.run_folder import SUMMARY, RunFolder
 
@@ -175,7 +176,7 @@ def _score_choices(
     job: SearchJob, kind: SearchKind, supernet: str, folder: RunFolder, display: SearchDisplay
 ) -> list[Entry]:
     """Have the population's choices scored, and return all scores there are."""
-    searcher = _searcher_of(job, kind, folder, display)
+    fresh = _searcher_of(job, kind, folder, display)
     header = {
         "supernet": supernet,
         "space": job.space.model_dump(mode="json"),
@@ -185,9 +186,9 @@ def _score_choices(
         "seed": job.seed,
     }
     with Journal.open(Path(folder.root) / JOURNAL, header) as journal:
-        replayed = resume(searcher, journal)
-        if replayed:
-            display.message(f"{replayed} scored choices are taken from {JOURNAL}")
+        searcher = Replay(fresh, journal)
+        if searcher.num_replayed:
+            display.message(f"{searcher.num_replayed} scored choices are taken from {JOURNAL}")
 
         def show(_: Entry | None = None) -> None:
             quality = kind.quality
