@@ -37,4 +37,4 @@ class RunEndedError(RaySparseError):
 
 
 class WorkerError(RaySparseError):
-    """Workers that died more often than the job allows."""
+    """Workers that died more often than the job allows, or that cannot load what they work with."""

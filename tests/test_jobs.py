@@ -245,7 +245,8 @@ SMALL_FORMS = {
     "search-beauty.yaml": SmallForm(write_beauty),
     "search-movielens-1m.yaml": SmallForm(write_ready_split),
     "search-movielens-100k.yaml": SmallForm(
-        write_rated_films, ("supernet.epochs=2", "searcher.num_steps=3", "searcher.weight_steps=2")
+        write_rated_films,
+        ("supernet.epochs=2", "searcher.num_steps=3", "searcher.weight_steps=2", "space.lengths=[10]"),
     ),
     "search-criteo-kaggle.yaml": SmallForm(write_criteo_kaggle, ("data.prepare.num_days=3",)),
     "search-drift.yaml": GENERATED,

@@ -21,11 +21,12 @@ from raysparse.launch.click_search import CACHE
 from raysparse.launch.cluster import connect
 from raysparse.launch.search_kind import kind_of
 from raysparse.launch.trials import TrialDisplay, run_trials
-from raysparse.search.journal import Entry, Journal, read_journal, resume
+from raysparse.search.journal import Entry, Journal, read_journal
 from raysparse.search.pareto import best_so_far
 from raysparse.search.population import ListedSearch, RandomSearchConfig, build_searcher
 from raysparse.search.quality import QUALITIES
 from raysparse.search.relaxation import DifferentiableConfig
+from raysparse.search.replay import Replay
 from raysparse.search.sasrec_space import SASRecSpace
 from raysparse.train.run_folder import JOB
 
@@ -70,12 +71,12 @@ def run(folder: Path, search: Path, seeds: list[int], actors: int, only: list[st
     ]
     if isinstance(space, SASRecSpace):
         runs.append((f"{UNIFORM}-1", {"kind": UNIFORM}, 1, ListedSearch(space, space.uniform())))
-    for name, config, seed, searcher in runs:
+    for name, config, seed, fresh in runs:
         if only is not None and name.rpartition("-")[0] not in only:
             continue
         header = {"searcher": config, "seed": seed, "objective": objective}
         with Journal.open(folder / f"{name}.jsonl", header) as journal:
-            resume(searcher, journal)
+            searcher = Replay(fresh, journal)
             if searcher.ended is None:
                 # The seed is that of the draws; networks are scored as in the search.
                 run_trials(job, str(search / CACHE), searcher, journal, TrialDisplay(lambda entry: None, print))

@@ -84,6 +84,7 @@ def measurements(folder: Path, rows: int, peers: str | None):
             continue
         overrides = [
             f"data.path={data_path(folder, rows)}",
+            "data.prepare=null",
             f"scaling.num_workers={workers}",
             f"scaling.threads_per_worker={threads}",
         ]

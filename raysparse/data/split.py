@@ -27,11 +27,6 @@ class Split:
     validation: tuple[Day, ...]
     test: tuple[Day, ...]
 
-    @property
-    def num_days(self) -> int:
-        """Days of the whole stream."""
-        return len(self.training) + len(self.validation) + len(self.test)
-
 
 def split_days(days: Sequence[Day], config: SplitConfig) -> Split:
     """Cut a stream; ConfigError where nothing is left to train on."""

@@ -23,7 +23,19 @@ RESUMABLE_CHANGES = ("scaling", "sharding", "checkpoint", "data.path", "data.pre
 """Keys that may differ between a run and its resumption; all others decide what the numbers are."""
 
 RESUMABLE_OVER_THE_SAME_DAYS = tuple(key for key in RESUMABLE_CHANGES if key != "data.last_day")
-"""The same for a search, whose networks are all compared over the same days, and for a decay that ends with them."""
+"""The same where all are compared over the same days, and for a decay that ends with them."""
+
+RESUMABLE_SEARCH_CHANGES = (
+    *RESUMABLE_OVER_THE_SAME_DAYS,
+    "trials",
+    "finalists.count",
+    "finalists.rank_by",
+    "finalists.budgets",
+    "finalists.learning_rates",
+    "finalists.num_parallel",
+    "baselines",
+)
+"""The same for a search: who is trained alone may differ, since a run's numbers do not depend on the others."""
 
 RESUMABLE_TUNE_CHANGES = (
     "num_trials",
@@ -92,7 +104,9 @@ def refuse_changes(old: J, new: J) -> None:
 def _resumable(job: TrainJob | SearchJob | TuneJob) -> tuple[str, ...]:
     if isinstance(job, TuneJob):
         return RESUMABLE_TUNE_CHANGES
-    if isinstance(job, SearchJob) or job.optimizer.schedule.decay_steps is None:
+    if isinstance(job, SearchJob):
+        return RESUMABLE_SEARCH_CHANGES
+    if job.optimizer.schedule.decay_steps is None:
         return RESUMABLE_OVER_THE_SAME_DAYS
     return RESUMABLE_CHANGES
 

@@ -31,6 +31,19 @@ AnySearcherConfig = Annotated[
 ]
 BaselineConfig = Annotated[HandMadeConfig | SASRecConfig, Field(discriminator="kind")]
 
+Misfit = tuple[tuple[int | str, ...], object, str]
+"""Where in the job, what was found there, what is allowed."""
+
+_OF_CLICKS = (("split",), ("scoring",), ("supernet", "sampling"))
+_OF_SEQUENCES = (
+    ("ranking",),
+    ("early_stop",),
+    ("supernet", "sandwich"),
+    ("supernet", "distillation"),
+    ("supernet", "epochs"),
+)
+"""Keys that a search of the other kind does not read."""
+
 
 class SupernetConfig(Config):
     """How the shared weights are trained, on the training days or for some epochs."""
@@ -153,19 +166,48 @@ class SearchJob(Config):
             raise ValidationError.from_exception_data(type(self).__name__, faults)
         return self
 
-    def _misfits(self) -> Iterator[tuple[tuple[int | str, ...], object, str]]:
-        """Where in the job, what was found there, what is allowed."""
-        of_sequences, kind = self.of_sequences, self.space.kind
-        for number, model in enumerate(self.baselines):
-            if isinstance(model, SASRecConfig) != of_sequences:
-                allowed = "sasrec" if of_sequences else "a model of clicks"
-                yield ("baselines", number, "kind"), model.kind, f"{allowed} with space.kind {kind}"
-        if of_sequences and self.data.epochs is None:
+    def _misfits(self) -> Iterator[Misfit]:
+        kind = self.space.kind
+        yield from self._misfits_of_contenders()
+        yield from self._misfits_of_the_searcher()
+        if self.of_sequences and self.data.epochs is None:
             yield ("data", "epochs"), None, "how often the train part is learned at most, with space.kind sasrec"
-        if not of_sequences and isinstance(self.searcher, DifferentiableConfig):
-            yield ("searcher", "kind"), self.searcher.kind, "random, evolution or nsga2 with space.kind ctr"
-        if not of_sequences and self.data.epochs is not None:
+        if not self.of_sequences and self.data.epochs is not None:
             yield ("data", "epochs"), self.data.epochs, f"null with space.kind {kind}"
+        other = "ctr" if self.of_sequences else "sasrec"
+        for key in _OF_CLICKS if self.of_sequences else _OF_SEQUENCES:
+            found = _value(getattr(self, key[0]), key[1:])
+            if found != _value(SearchJob.model_fields[key[0]].default, key[1:]):
+                shown = found.model_dump() if isinstance(found, Config) else found
+                yield key, shown, f"only with space.kind {other}, found {kind}; leave it out"
+
+    def _misfits_of_contenders(self) -> Iterator[Misfit]:
+        for number, model in enumerate(self.baselines):
+            if isinstance(model, SASRecConfig) != self.of_sequences:
+                allowed = "sasrec" if self.of_sequences else "a model of clicks"
+                yield ("baselines", number, "kind"), model.kind, f"{allowed} with space.kind {self.space.kind}"
+            if model in self.baselines[:number]:
+                same = self.baselines.index(model)
+                yield ("baselines", number), model.model_dump(), f"each model once, and baselines.{same} is the same"
+        rates = self.finalists.learning_rates
+        if len(set(rates)) < len(rates):
+            yield ("finalists", "learning_rates"), rates, "each learning rate once"
+
+    def _misfits_of_the_searcher(self) -> Iterator[Misfit]:
+        space, gpus = self.space, self.trials.gpus_per_actor
+        if isinstance(self.searcher, DifferentiableConfig):
+            if not isinstance(space, SASRecSpaceConfig):
+                yield ("searcher", "kind"), self.searcher.kind, "random, evolution or nsga2 with space.kind ctr"
+                return
+            if space.max_macs is not None:
+                allowed = "null with searcher.kind differentiable, which searcher.constraint keeps cheap"
+                yield ("space", "max_macs"), space.max_macs, allowed
+            if len(space.lengths) > 1:
+                allowed = "one length with searcher.kind differentiable; evolution or nsga2 choose among several"
+                yield ("space", "lengths"), space.lengths, allowed
+        elif gpus and "energy_uj" in self.objectives:
+            allowed = "0 with the objective energy_uj, whose counter is that of the CPU's package"
+            yield ("trials", "gpus_per_actor"), gpus, allowed
 
     @property
     def of_sequences(self) -> bool:
@@ -191,3 +233,7 @@ class SearchJob(Config):
     def objectives(self) -> tuple[str, ...]:
         """What the searcher makes small; none for a random one, which looks at nothing."""
         return self.resolved_searcher.all_objectives
+
+
+def _value(config: object, names: tuple[str, ...]) -> object:
+    return _value(getattr(config, names[0]), names[1:]) if names else config

@@ -52,9 +52,9 @@ class ClickSearch:
         return cls(job, dataset.schema, split_days(days, job.split))
 
     @property
-    def num_days(self) -> int:
-        """Days of the stream."""
-        return self.split.num_days
+    def num_days_before_test(self) -> int:
+        """Training and validation days."""
+        return len(self.split.training) + len(self.split.validation)
 
     @property
     def last_days(self) -> int:

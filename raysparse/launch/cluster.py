@@ -68,3 +68,17 @@ def shortage(cpus: float, gpus: float) -> str | None:
         f"{has.get('GPU', 0.0):g}: waiting for machines to join (else lower scaling.num_workers or "
         "scaling.threads_per_worker)"
     )
+
+
+def shortage_for_trials(cpus: float, gpus: float) -> str | None:
+    """What all machines of the cluster lack of the cores and GPUs of one actor that scores choices, or None; driver."""
+    machines = {
+        (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in ray.nodes() if node["Alive"]
+    }
+    if any(has_cpus >= cpus and has_gpus >= gpus for has_cpus, has_gpus in machines):
+        return None
+    found = " or ".join(f"{has_cpus:g} cores and {has_gpus:g} GPUs" for has_cpus, has_gpus in sorted(machines))
+    return (
+        f"an actor of the trials asks for {cpus:g} cores and {gpus:g} GPUs of one machine, the cluster has machines of "
+        f"{found}: trials will wait for others to join (else lower trials.threads_per_actor or trials.gpus_per_actor)"
+    )

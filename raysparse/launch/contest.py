@@ -1,11 +1,12 @@
 """Trains finalists and baselines alone, each with several learning rates, and compares what they predicted."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Protocol
 
 from raysparse.config import Tree
-from raysparse.errors import CheckpointError, WorkerError
+from raysparse.errors import WorkerError
 from raysparse.job import SearchJob, TrainJob
 from raysparse.launch.entrants import Contender, Entrant, entrants_of
 from raysparse.launch.search_kind import SearchKind
@@ -44,7 +45,7 @@ def compete(
     settings = TrialSettings(
         metric=kind.quality.objective,
         last_days=kind.last_days,
-        num_days=kind.num_days,
+        num_days=kind.num_days_before_test,
         num_parallel=job.finalists.num_parallel,
         max_restarts=job.scaling.max_restarts,
         asha=job.finalists.asha,
@@ -68,22 +69,20 @@ def compete(
 
 
 class Contest:
-    """The runs of all contenders as trials; the log in the folder `contest` is their memory. Driver."""
+    """The runs of all contenders as trials; the log in the folder `contest` is their memory. Driver.
+
+    An entrant has the number under which the log knows its values, or the next one that is free: who takes part may
+    differ from what an earlier process was told, and what is equal keeps its run.
+    """
 
     def __init__(self, entrants: Sequence[Entrant], kind: SearchKind, folder: RunFolder, display: RunDisplay) -> None:
-        """Read the log; CheckpointError where its runs are not these."""
-        self._entrants = entrants
+        """Read the log; CheckpointError where a line of it is damaged."""
         self._kind = kind
         self._folder = folder
         self._display = display
         self._failed: set[int] = set()
         self._log = TrialLog(RunFolder(folder.url(CONTEST)))
-        for number, values in self._log.values().items():
-            if number >= len(entrants) or values != entrants[number].values:
-                raise CheckpointError(
-                    f"{folder.url(CONTEST)} holds the runs of other finalists than the journal's scores give; delete "
-                    "it and the folders finalists and baselines, and go on with --resume"
-                )
+        self._entrants = _numbered(entrants, self._log.values())
 
     @property
     def total(self) -> int:
@@ -92,12 +91,16 @@ class Contest:
 
     def done(self) -> list[TrialRecord]:
         """Return those that have ended, in the order of their end; one that failed before is tried again."""
-        return [record for record in self._log.done() if record.status != "failed" or record.number in self._failed]
+        return [
+            record
+            for record in self._log.done()
+            if record.number in self._entrants and (record.status != "failed" or record.number in self._failed)
+        ]
 
     def left(self) -> list[int]:
         """Return the numbers of those that have not ended."""
         done = {record.number for record in self.done()}
-        return [number for number in range(self.total) if number not in done]
+        return [number for number in self._entrants if number not in done]
 
     def start(self, number: int) -> TrainJob:
         """Return the job of a run."""
@@ -150,9 +153,7 @@ class Contest:
 
     def _records(self, contender: Contender) -> list[tuple[Entrant, TrialRecord]]:
         last = {record.number: record for record in self.done()}
-        return [
-            (entrant, last[number]) for number, entrant in enumerate(self._entrants) if entrant.contender is contender
-        ]
+        return [(entrant, last[number]) for number, entrant in self._entrants.items() if entrant.contender is contender]
 
     def _run(self, entrant: Entrant, record: TrialRecord) -> Tree:
         return {
@@ -167,6 +168,17 @@ class Contest:
         """Return by what the best row, or run, is the least: its loss on validation."""
         quality = self._kind.quality
         return quality.loss_of(row[f"validation_{quality.name}"])
+
+
+def _numbered(entrants: Sequence[Entrant], known: dict[int, Tree]) -> dict[int, Entrant]:
+    """Entrants by number, in their own order."""
+    free = itertools.count(max(known, default=-1) + 1)
+    numbered: dict[int, Entrant] = {}
+    for entrant in entrants:
+        own = (number for number, values in known.items() if values == entrant.values)
+        number = next(own, None)
+        numbered[next(free) if number is None else number] = entrant
+    return numbered
 
 
 def latency_us(folder: RunFolder) -> float | None:

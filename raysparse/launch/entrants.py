@@ -1,5 +1,7 @@
 """Who takes part in a contest: finalists and baselines, each with several learning rates."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +26,24 @@ class Contender:
     facts: Tree
     """What the results say of it besides."""
     drawn: NASRecConfig | None = None
-    """A finalist as the search drew it, where that says which of the shared weights it takes."""
+    """A finalist as the search drew it, where it inherits the shared weights, of which that says which it takes."""
 
     @property
     def is_finalist(self) -> bool:
         """Whether it came out of the search."""
         return self.kind == "finalist"
+
+    @property
+    def identity(self) -> Tree:
+        """What tells it from any other contender of the job, whatever rank either has; JSON."""
+        drawn = {} if self.drawn is None else {"drawn": self.drawn.model_dump(mode="json")}
+        return {"kind": self.kind, "model": self.model.model_dump(mode="json"), **drawn}
+
+    @property
+    def run_name(self) -> str:
+        """What its runs are called, and their folders: the same for this network alone, in any order of finalists."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return f"{self.model.kind}-{digest[:12]}"
 
 
 @dataclass(frozen=True)
@@ -47,9 +61,8 @@ class Entrant:
 
     @property
     def values(self) -> Tree:
-        """What the log knows it by."""
-        contender = self.contender
-        return {"kind": contender.kind, "name": contender.name, "learning_rate": self.learning_rate}
+        """What the log knows it by: all that differs between the runs of a contest."""
+        return {**self.contender.identity, "learning_rate": self.learning_rate}
 
 
 def run_of(job: SearchJob, name: str, run_folder: str, **own: Any) -> TrainJob:
@@ -63,7 +76,7 @@ def run_of_entrant(job: SearchJob, entrant: Entrant, **own: Any) -> TrainJob:
     contender = entrant.contender
     return run_of(
         job,
-        f"{contender.kind}-{contender.name}",
+        f"{contender.kind}-{contender.run_name}",
         entrant.run_folder,
         model=contender.model,
         optimizer=job.finalists.optimizer.with_dense_rate(entrant.learning_rate),
@@ -74,7 +87,7 @@ def run_of_entrant(job: SearchJob, entrant: Entrant, **own: Any) -> TrainJob:
 def entrants_of(job: SearchJob, contenders: Sequence[Contender], folder: RunFolder) -> list[Entrant]:
     """Return each contender with each learning rate."""
     return [
-        Entrant(contender, rate, folder.url(f"{contender.kind}s", f"{contender.name}-lr{rate:g}"))
+        Entrant(contender, rate, folder.url(f"{contender.kind}s", f"{contender.run_name}-lr{rate}"))
         for contender in contenders
         for rate in job.finalists.learning_rates
     ]

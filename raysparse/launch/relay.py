@@ -7,6 +7,8 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysparse.errors import RunEndedError
 
@@ -39,11 +41,14 @@ class _Relay:
 class EventRelay:
     """Calls `show` on the driver, in a thread, with each event that a worker tells.
 
-    Where `show` raises RunEndedError, rank 0 raises it too the next time that it has something to tell.
+    Where `show` raises RunEndedError, rank 0 raises it too the next time that it has something to tell. Where the actor
+    between them dies, that is an event, the last one: the run goes on, and its folder has all but what was measured.
     """
 
     def __init__(self, show: Callable[[Event], None]) -> None:
-        self.actor: ActorHandle[Any] = ray.remote(num_cpus=0)(_Relay).remote()  # pyright: ignore
+        # Beside the driver: no other machine's end is that of the display.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.actor: ActorHandle[Any] = ray.remote(num_cpus=0, scheduling_strategy=here)(_Relay).remote()  # pyright: ignore
         self._show = show
         self._closed = threading.Event()
         self._error: BaseException | None = None
@@ -52,9 +57,12 @@ class EventRelay:
 
     def _poll(self) -> None:
         try:
-            while not self._closed.wait(_POLL_S):
+            try:
+                while not self._closed.wait(_POLL_S):
+                    self._drain()
                 self._drain()
-            self._drain()
+            except RayActorError as error:
+                self._show({"event": "message", "text": _lost(error)})
         except BaseException as error:  # raised again in close()
             self._error = error
             if isinstance(error, RunEndedError):
@@ -71,3 +79,8 @@ class EventRelay:
         ray.kill(self.actor)
         if self._error is not None:
             raise self._error
+
+
+def _lost(error: RayActorError) -> str:
+    reason = str(error).partition("\n")[0].rstrip(".")
+    return f"the actor that brings events from the workers died ({reason}); the run goes on and is not shown any more"

@@ -15,7 +15,7 @@ from raysparse.data.dataset import Dataset
 from raysparse.errors import CheckpointError, ConfigError, RaySparseError
 from raysparse.job import SearchJob, check_job, dump_job, refuse_changes, require_kind
 from raysparse.launch.click_search import CACHE
-from raysparse.launch.cluster import connect
+from raysparse.launch.cluster import connect, shortage_for_trials
 from raysparse.launch.contest import compete
 from raysparse.launch.data import ensure_data
 from raysparse.launch.entrants import Contender
@@ -28,11 +28,13 @@ from raysparse.launch.tune_trials import build_scheduler
 from raysparse.models import build_model
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.report.search_run import JOURNAL, RESULTS, SUPERNET
-from raysparse.search.finalists import pick_finalists
-from raysparse.search.journal import Entry, Journal, resume
+from raysparse.search.finalists import pick_finalists, smallest_scored
+from raysparse.search.journal import Entry, Journal
 from raysparse.search.pareto import best_so_far
 from raysparse.search.population import GenerationalSearch, ListedSearch, build_searcher
+from raysparse.search.pressure import DualPressureConfig
 from raysparse.search.relaxation import DifferentiableConfig, Found
+from raysparse.search.replay import Replay
 from raysparse.search.supernet_cache import MANIFEST
 from raysparse.train.run_folder import SUMMARY, RunFolder
 
@@ -117,10 +119,15 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     connect(max(per_run * job.finalists.num_parallel, job.trials.num_actors * job.trials.threads_per_actor))
     dataset = ensure_data(job.data, display)
     kind = kind_of(job, dataset)
-    build_scheduler(job.finalists.asha, [], kind.num_days, "finalists.asha")
+    build_scheduler(job.finalists.asha, [], kind.num_days_before_test, "finalists.asha")
+    lack = shortage_for_trials(job.trials.threads_per_actor, job.trials.gpus_per_actor)
+    if lack is not None:
+        display.message(lack)
+    _refuse_unreachable_budgets(job, kind)
     phases = Phases(folder)
     supernet = phases.measure("supernet", lambda: _train_supernet(kind, folder, display))
     entries = phases.measure("trials", lambda: _score_choices(job, kind, supernet, folder, display))
+    _say_what_no_network_keeps_to(job, entries, display)
     display.phase("training finalists and baselines alone")
     contenders = [*finalists_of(job, kind, entries), *baselines_of(job, dataset)]
     rows, without_score = phases.measure("finalists", lambda: compete(job, contenders, kind, folder, display))
@@ -129,6 +136,30 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
     summary = _summary(job, entries, phases, started)
     folder.write(SUMMARY, json.dumps(summary, indent=1) + "\n")
     return results, summary
+
+
+def _refuse_unreachable_budgets(job: SearchJob, kind: SearchKind) -> None:
+    least = kind.space.cost(kind.space.cheapest).macs
+    budgets = {"finalists.budgets": job.finalists.budgets}
+    if isinstance(job.searcher, DifferentiableConfig) and isinstance(job.searcher.constraint, DualPressureConfig):
+        budgets["searcher.constraint.budgets"] = job.searcher.constraint.budgets
+    for key, wanted in budgets.items():
+        low = [f"{budget:,}" for budget in wanted if budget < least]
+        if low:
+            raise ConfigError(
+                f"{key}: found {', '.join(low)}; the smallest network of the space takes {least:,} multiply-adds. "
+                f"Allowed: {least:,} or more"
+            )
+
+
+def _say_what_no_network_keeps_to(job: SearchJob, entries: list[Entry], display: SearchDisplay) -> None:
+    least = smallest_scored(entries)
+    for budget in job.finalists.budgets:
+        if least is not None and budget < least:
+            display.message(
+                f"finalists.budgets: no network within {budget:,} multiply-adds has been scored; the smallest scored "
+                f"one takes {least:,.0f}"
+            )
 
 
 def _train_supernet(kind: SearchKind, folder: RunFolder, display: SearchDisplay) -> str:
@@ -145,7 +176,7 @@ def _score_choices(
     job: SearchJob, kind: SearchKind, supernet: str, folder: RunFolder, display: SearchDisplay
 ) -> list[Entry]:
     """Have the population's choices scored, and return all scores there are."""
-    searcher = _searcher_of(job, kind, folder, display)
+    fresh = _searcher_of(job, kind, folder, display)
     header = {
         "supernet": supernet,
         "space": job.space.model_dump(mode="json"),
@@ -155,9 +186,9 @@ def _score_choices(
         "seed": job.seed,
     }
     with Journal.open(Path(folder.root) / JOURNAL, header) as journal:
-        replayed = resume(searcher, journal)
-        if replayed:
-            display.message(f"{replayed} scored choices are taken from {JOURNAL}")
+        searcher = Replay(fresh, journal)
+        if searcher.num_replayed:
+            display.message(f"{searcher.num_replayed} scored choices are taken from {JOURNAL}")
 
         def show(_: Entry | None = None) -> None:
             quality = kind.quality
@@ -225,19 +256,21 @@ def finalists_of(job: SearchJob, kind: SearchKind, entries: list[Entry]) -> list
             "drawn": drawn.model_dump(mode="json"),
             f"trial_{quality.name}": quality.loss_of((entry.objectives or {})[quality.objective]),
         }
-        placed = drawn if isinstance(drawn, NASRecConfig) else None
-        contenders.append(Contender("finalist", str(rank), choice, space.cost(choice), facts, placed))
+        inherits = own.weights == "inherited" and isinstance(drawn, NASRecConfig)
+        contenders.append(
+            Contender("finalist", str(rank), choice, space.cost(choice), facts, drawn if inherits else None)
+        )
     return contenders
 
 
 def _nothing_picked(job: SearchJob, entries: list[Entry]) -> RaySparseError:
-    scored = [entry.objectives["macs"] for entry in entries if entry.objectives is not None]
-    if not scored:
+    least = smallest_scored(entries)
+    if least is None:
         return CheckpointError(f"none of {len(entries)} trials has a score; the first error: {_first_error(entries)}")
     found = ", ".join(f"{budget:,}" for budget in job.finalists.budgets)
     return ConfigError(
         f"finalists.budgets: found {found}; the smallest network "
-        f"that was scored takes {min(scored):,.0f} multiply-adds. Allowed: one of that or more; start anew with --fresh"
+        f"that was scored takes {least:,.0f} multiply-adds. Allowed: one of that or more, with --resume"
     )
 
 

@@ -39,8 +39,8 @@ class SearchKind(Protocol):
         ...
 
     @property
-    def num_days(self) -> int:
-        """Days of a whole Train run that are scored, tests aside where they are not."""
+    def num_days_before_test(self) -> int:
+        """Days, or epochs, of a whole Train run by which runs may be stopped: the test chooses nothing."""
         ...
 
     @property

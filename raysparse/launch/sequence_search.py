@@ -49,14 +49,14 @@ class SequenceSearch:
         self._days = select_days(dataset, job.data.first_day, job.data.last_day, job.data.epochs)
 
     @property
-    def num_days(self) -> int:
+    def num_days_before_test(self) -> int:
         """Epochs, and the last one that is only scored."""
         return len(self._days) - 1
 
     @property
     def last_days(self) -> int:
         """All epochs: the best of them counts."""
-        return self.num_days
+        return self.num_days_before_test
 
     def supernet_job(self, folder: RunFolder) -> TrainJob:
         """Return the train job of the shared weights, which ends with its cache."""

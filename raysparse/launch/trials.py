@@ -13,7 +13,7 @@ from ray.tune import Trainable
 
 from raysparse.config import Tree
 from raysparse.data.dataset import Dataset
-from raysparse.errors import CheckpointError, RaySparseError
+from raysparse.errors import WorkerError
 from raysparse.job import SearchJob
 from raysparse.launch.tune_relay import Relay, run_tune
 from raysparse.search.journal import Entry, Journal
@@ -21,8 +21,10 @@ from raysparse.search.population import Proposal, Searcher
 
 _OUTCOME = "outcome"
 _METRIC = "score"
-_LOST_ACTORS = 3
-"""Actors that a trial may lose, and is scored again: a dead machine is no fault of the choice."""
+_LOSSES = 3
+"""Times that a trial may be lost, and is scored again: a dead machine, or a full one, is no fault of the choice."""
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+"""What torch says in a RuntimeError where there is no memory left, of a GPU or of the machine."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class TrialDisplay:
 def run_trials(job: SearchJob, cache: str, searcher: Searcher[Any], journal: Journal, display: TrialDisplay) -> None:
     """Score what a searcher proposes until it ends; driver, connected to Ray.
 
-    Every result stands in the journal before the searcher learns of it. What an actor raised on loading is raised
-    again; a choice that cannot be scored, or whose actors die again and again, is an error in the journal.
+    Every result stands in the journal before the searcher learns of it. WorkerError with what an actor raised on
+    loading; a choice that cannot be scored, or is lost again and again, is an error in the journal.
     """
     gpus = job.trials.gpus_per_actor
     arguments = {"job": job.model_dump(mode="json"), "cache": cache}
@@ -63,9 +65,9 @@ class ScoringTrial(Trainable):
         self._fault: str | None = None
         try:
             self._load(SearchJob.model_validate_json(json.dumps(arguments["job"])), arguments["cache"])
-        except RaySparseError as error:
+        except Exception as error:
             # Ray would try again and then lose the text: it is reported as what the trial came to.
-            self._fault = str(error)
+            self._fault = _text_of(error)
 
     def _load(self, job: SearchJob, cache_url: str) -> None:
         import torch
@@ -94,10 +96,21 @@ class ScoringTrial(Trainable):
             choice = self._space.parse(json.loads(self._choice["choice"]))
             objectives = self._scorer.score(choice, self._objectives)
             outcome: Tree = {"objectives": objectives, _METRIC: objectives[self._quality]}
-        except (RuntimeError, ValueError, ArithmeticError, RaySparseError) as error:
-            outcome = {"error": f"{type(error).__name__}: {error}"}
+        except Exception as error:
+            outcome = {"lost" if _depends_on_the_machine(error) else "error": _text_of(error)}
         outcome["seconds"] = time.perf_counter() - started
         return result_of(outcome)
+
+
+def _text_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _depends_on_the_machine(error: Exception) -> bool:
+    """Whether the same choice may be scored at another time, or elsewhere."""
+    if isinstance(error, OSError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def result_of(outcome: Tree) -> Tree:
@@ -133,14 +146,18 @@ class _AskAndTell(Relay):
         self.guarded(lambda: self._end(self._open.pop(trial_id), outcome))
 
     def _end(self, proposal: Proposal[Any], outcome: Tree | None) -> None:
-        if outcome is None and self._lost[proposal.number] < _LOST_ACTORS:
-            self._lost[proposal.number] += 1
-            self._searcher.release(proposal)
-            self._display.message(f"the actor that scored trial {proposal.number} died; the trial goes to another one")
-            return
-        outcome = outcome or {"error": f"{_LOST_ACTORS + 1} actors died on it", "seconds": 0.0}
+        outcome = outcome or {"lost": "its actor died"}
         if "fault" in outcome:
-            raise CheckpointError(outcome["fault"])
+            raise WorkerError(
+                f"an actor cannot load what it scores with: {outcome['fault']}; go on with --resume once that is mended"
+            )
+        if "lost" in outcome:
+            self._lost[proposal.number] += 1
+            if self._lost[proposal.number] <= _LOSSES:
+                self._searcher.release(proposal)
+                self._display.message(f"trial {proposal.number} was lost ({outcome['lost']}); it is scored again")
+                return
+            outcome = {"seconds": 0.0, **outcome, "error": f"lost {_LOSSES + 1} times, at last: {outcome['lost']}"}
         entry = self._journal.record(
             proposal, outcome["objectives"] if "objectives" in outcome else outcome["error"], outcome["seconds"]
         )

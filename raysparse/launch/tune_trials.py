@@ -78,7 +78,7 @@ class TrialSettings:
     last_days: int
     """Days at the end over which the metric is taken."""
     num_days: int
-    """Days past warm-up of a whole trial, which tell the scheduler when it may decide."""
+    """Days past warm-up by whose means a whole trial may be stopped; those after them choose nothing."""
     num_parallel: int
     """Train jobs at the same time."""
     max_restarts: int
@@ -194,8 +194,8 @@ def build_scheduler(
         return FIFOScheduler()
     if asha.grace_days >= num_days:
         raise ConfigError(
-            f"{key}.grace_days: found {asha.grace_days}; allowed: less than the {num_days} days past warm-up that a "
-            "trial has"
+            f"{key}.grace_days: found {asha.grace_days}; allowed: less than the {num_days} days past warm-up by which "
+            "a trial may be stopped"
         )
     # The last day is no time to stop any more.
     scheduler = ASHAScheduler(

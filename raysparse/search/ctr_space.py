@@ -42,18 +42,22 @@ class CTRSpace:
         self.menu = config.choices
         self._tables = tuple(dict.fromkeys(feature.table_name for feature in schema.ids))
         self._rows = {feature.table_name: feature.rows for feature in schema.ids}
-        smallest = self._smallest_last_block
-        least = self._macs(self._alone(smallest))
+        least = self._macs(self.cheapest)
         if config.max_macs is not None and least > config.max_macs:
             raise ConfigError(
                 f"space.max_macs: found {config.max_macs:,}; the smallest network of the space takes {least:,} "
-                f"multiply-adds on this data set ({text_of(self._alone(smallest))}). Allowed: {least:,} or more"
+                f"multiply-adds on this data set ({text_of(self.cheapest)}). Allowed: {least:,} or more"
             )
 
     @property
     def shape(self) -> SupernetShape:
         """The shape of a supernet that holds weights for every choice."""
         return shape_of(self.config, self.schema.num_dense_inputs, len(self.schema.ids))
+
+    @property
+    def cheapest(self) -> NASRecConfig:
+        """The network of the fewest multiply-adds."""
+        return self._alone(self._smallest_last_block)
 
     def sample(self, random: Random) -> NASRecConfig:
         """Draw a choice by any-connection, single-operator sampling, within the budget.
@@ -262,7 +266,7 @@ class CTRSpace:
     def _walk(self, random: Random) -> NASRecConfig:
         """Mutate away from the smallest network: where the budget is so tight that samples do not meet it."""
         choice = self._draw(random, full_share=0.0)
-        smallest = self._alone(self._smallest_last_block)
+        smallest = self.cheapest
         blocks = (*choice.blocks[:-1], *smallest.blocks)
         choice = choice.model_copy(update={"blocks": blocks, "flat_tokens": smallest.flat_tokens})
         for _ in range(MAX_MUTATIONS):

@@ -29,6 +29,11 @@ def pick_finalists(
     return _along_front(scored, objective, count)
 
 
+def smallest_scored(entries: Sequence[Entry]) -> float | None:
+    """Return the multiply-adds of the smallest scored choice; None where none has a score."""
+    return min((_objective(entry, "macs") for entry in entries if entry.objectives is not None), default=None)
+
+
 def _along_front(scored: list[Entry], objective: str, count: int) -> list[Entry]:
     points = [(_objective(entry, objective), _objective(entry, "macs")) for entry in scored]
     best = [scored[index] for index in front(points)]

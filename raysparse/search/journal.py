@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from raysparse.config import Config, Tree
 from raysparse.errors import CheckpointError, RunTakenError
-from raysparse.search.population import Proposal, Searcher
+from raysparse.search.population import Proposal
 from raysparse.search.space import C
 
 VERSION = 1
@@ -152,37 +152,6 @@ def read_journal(path: Path) -> tuple[Tree, list[Entry]]:
     if not whole:
         raise CheckpointError(f"{path} holds no journal of a search")
     return _parse(path, whole)
-
-
-def resume(searcher: Searcher[C], journal: Journal) -> int:
-    """Bring a fresh searcher to where the journal ends, and return how many trials were replayed.
-
-    Trials that were under way when the search was killed are asked again. CheckpointError where the searcher
-    proposes other choices than those of the journal. Driver.
-    """
-    entries = {entry.number: entry for entry in journal.entries}
-    unfinished: list[Proposal[C]] = []
-    while entries and (proposals := searcher.ask(len(entries))):
-        for proposal in proposals:
-            entry = entries.pop(proposal.number, None)
-            if entry is None:
-                unfinished.append(proposal)
-                continue
-            if entry.key != proposal.key:
-                raise CheckpointError(
-                    f"{journal.path}: trial {entry.number} scored {entry.key}, where this search proposes "
-                    f"{proposal.key}; another version of the space or of the searcher wrote it: move it away to "
-                    "start anew"
-                )
-            searcher.tell(proposal, entry.objectives)
-    if entries:
-        raise CheckpointError(
-            f"{journal.path} holds trial {min(entries)}, which this search never comes to; "
-            "a longer search or another version wrote it: move it away to start anew"
-        )
-    for proposal in unfinished:
-        searcher.release(proposal)
-    return len(journal.entries)
 
 
 def _open_locked(path: Path) -> BinaryIO:

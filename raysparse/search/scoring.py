@@ -18,7 +18,7 @@ from raysparse.models.nasrec.network import NASRec, NASRecNetwork
 from raysparse.models.nasrec.projection import Columns
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.feature_cache import FeatureCache, Rows, batches_of, in_order
-from raysparse.search.short_training import draw_epochs, learning_rate_factor_of, train_own_weights
+from raysparse.search.short_training import CLIP_NORM, draw_epochs, learning_rate_factor_of, train_own_weights
 
 OBJECTIVES = ("log_loss", "macs", "parameters", "embedding_bytes", "latency_us")
 """What a trial can measure; all are made small."""
@@ -166,8 +166,9 @@ class Scorer:
             inputs = features[rows]
             error = ((inputs @ head.weight + head.bias).sigmoid() - labels[rows]) / len(rows)
             rate = self._config.resolved_tuning_learning_rate * learning_rate_factor_of(step, len(order))
-            _adagrad(head.weight, inputs.T @ error, squares.weight, rate)
-            _adagrad(head.bias, error.sum(), squares.bias, rate)
+            gradient = _clipped(_Head(inputs.T @ error, error.sum()))
+            _adagrad(head.weight, gradient.weight, squares.weight, rate)
+            _adagrad(head.bias, gradient.bias, squares.bias, rate)
 
     def _order(self, num_rows: int) -> Sequence[Tensor]:
         """The rows of each step, the same for every choice."""
@@ -178,6 +179,13 @@ class Scorer:
 
 _EPS = 1e-2
 """Of Adagrad, as in NASRec's recipe."""
+
+
+def _clipped(gradient: _Head) -> _Head:
+    """A gradient of at most `CLIP_NORM`, as torch clips it."""
+    norm = (gradient.weight.square().sum() + gradient.bias.square()).sqrt()
+    factor = (CLIP_NORM / (norm + 1e-6)).clamp(max=1.0)
+    return _Head(gradient.weight * factor, gradient.bias * factor)
 
 
 def _adagrad(weight: Tensor, gradient: Tensor, squares: Tensor, rate: float) -> None:

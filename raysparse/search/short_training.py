@@ -13,8 +13,8 @@ from raysparse.sharding.optimizer import DenseOptimizerConfig, build_dense_optim
 from raysparse.train.schedule import ScheduleConfig, learning_rate_factor
 
 _WARM_UP_SHARE = 0.1
-_CLIP_NORM = 5.0
-"""As in NASRec's recipe; networks without layer norm need it."""
+CLIP_NORM = 5.0
+"""Of the gradient of all that learns, as in NASRec's recipe; networks without layer norm need it."""
 
 
 def train_own_weights(network: nn.Module, rows: Rows, order: Sequence[Tensor], learning_rate: float) -> None:
@@ -27,7 +27,7 @@ def train_own_weights(network: nn.Module, rows: Rows, order: Sequence[Tensor], l
         logits = network(rows.dense[of_step], rows.pooled[of_step])
         optimizer.zero_grad()
         nn.functional.binary_cross_entropy_with_logits(logits, rows.labels[of_step]).backward()
-        nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
+        nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
         optimizer.step()
 
 

@@ -28,6 +28,11 @@ Fault = tuple[str, object, object]
 class Space(Protocol[C]):
     """All choices of a search. Any process; random numbers come from the caller alone."""
 
+    @property
+    def cheapest(self) -> C:
+        """The network of the fewest multiply-adds."""
+        ...
+
     def sample(self, random: Random) -> C:
         """Draw a choice."""
         ...

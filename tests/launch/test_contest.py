@@ -4,23 +4,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 from raysparse.cost.record import Cost
 from raysparse.data.dataset import Day
 from raysparse.data.schema import DenseFeature, IdFeature, Schema
 from raysparse.data.split import Split
-from raysparse.errors import CheckpointError
-from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.errors import ConfigError, WorkerError
+from raysparse.job import ASHAConfig, SearchJob, check_job, require_kind
+from raysparse.launch import contest as contest_module
 from raysparse.launch.click_search import ClickSearch, mean_scores
-from raysparse.launch.contest import Contest
+from raysparse.launch.contest import Contest, compete
 from raysparse.launch.entrants import Contender, entrants_of
+from raysparse.launch.tune_trials import TrialSettings, build_scheduler
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.nasrec.choice import BlockChoice, NASRecConfig
 from raysparse.train.run_folder import HISTORY, RunFolder
+from tests.launch.test_tune_trials import days_until_stop
 
 COST = Cost(macs=10, parameters=20, embedding_bytes=30)
 DLRM = Contender("baseline", "dlrm", DLRMConfig(kind="dlrm"), COST, {"rank": None})
 FIRST = Contender("finalist", "1", DLRMConfig(kind="dlrm"), COST, {"rank": 1})
+OTHER = DLRMConfig(kind="dlrm", top=(8,))
 SCHEMA = Schema(dense=(DenseFeature(name="x"),), ids=(IdFeature(name="a", rows=10),))
 SPLIT = Split(*((Day(day=name, files=()),) for name in ("a", "b", "c")))
 
@@ -39,7 +44,7 @@ class Screen:
         self.messages.append(text)
 
 
-def contest_of(folder: Path, contenders: list[Contender], **finalists: Any) -> tuple[Contest, Screen]:
+def job_of(folder: Path, **finalists: Any) -> SearchJob:
     tree = {
         "kind": "search",
         "name": "test",
@@ -47,8 +52,11 @@ def contest_of(folder: Path, contenders: list[Contender], **finalists: Any) -> t
         "data": {"path": "nowhere"},
         "finalists": {"learning_rates": [0.1, 0.2], **finalists},
     }
-    job: SearchJob = require_kind(SearchJob, check_job(tree, "test"), "test")
-    screen, own = Screen(), RunFolder(str(folder))
+    return require_kind(SearchJob, check_job(tree, "test"), "test")
+
+
+def contest_of(folder: Path, contenders: list[Contender], **finalists: Any) -> tuple[Contest, Screen]:
+    job, screen, own = job_of(folder, **finalists), Screen(), RunFolder(str(folder))
     kind = ClickSearch(job, SCHEMA, SPLIT)
     return Contest(entrants_of(job, contenders, own), kind, own, screen), screen
 
@@ -122,11 +130,77 @@ def test_inherited_weights_are_those_of_the_network_as_it_was_drawn(tmp_path: Pa
     assert contest.start(0).start_from is None
 
 
-def test_the_log_of_other_contenders_is_refused(tmp_path: Path):
+def test_a_resumed_contest_runs_who_is_new_and_keeps_the_runs_of_the_others(tmp_path: Path):
+    contest, _ = contest_of(tmp_path, [FIRST, DLRM])
+    for number, validation in enumerate((0.4, 0.5, 0.6, 0.7)):
+        finish(contest, number, validation, test=0.6)
+    # Another one is first now, the baseline is gone, and there is a third learning rate.
+    better, second = replace(FIRST, model=OTHER), replace(FIRST, name="2", facts={"rank": 2})
+    again, _ = contest_of(tmp_path, [better, second], learning_rates=[0.2, 0.3, 0.1])
+    assert again.total == 6
+    assert [again.start(number).model for number in again.left()] == [OTHER, OTHER, OTHER, FIRST.model]
+    assert len(again.done()) == 2
+    for number, validation in zip(again.left(), (0.8, 0.9, 0.7, 0.3), strict=True):
+        finish(again, number, validation, test=0.5)
+    rows = [again.row(contender) for contender in (better, second)]
+    assert [[run["validation_log_loss"] for run in row["runs"]] for row in rows if row] == [
+        [0.8, 0.9, 0.7],
+        [0.5, 0.3, 0.4],
+    ]
+    assert [row["rank"] for row in rows if row] == [1, 2]
+    # As it was asked for first.
+    first, _ = contest_of(tmp_path, [FIRST, DLRM])
+    assert first.left() == []
+    row = first.row(DLRM)
+    assert row is not None
+    assert row["validation_log_loss"] == 0.6
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(FIRST, model=OTHER),
+        replace(FIRST, drawn=NASRecConfig(blocks=(BlockChoice(dense_width=8, num_tokens=4),))),
+        replace(FIRST, kind="baseline"),
+    ],
+)
+def test_another_network_of_the_same_rank_never_meets_the_run(tmp_path: Path, other: Contender):
     contest, _ = contest_of(tmp_path, [FIRST])
-    contest.start(0)
-    with pytest.raises(CheckpointError, match="holds the runs of other finalists than the journal's scores give"):
-        contest_of(tmp_path, [DLRM])
+    job = contest.start(0)
+    finish(contest, 0, validation=0.4, test=0.6)
+    again, _ = contest_of(tmp_path, [other])
+    number = again.left()[0]
+    assert number != 0
+    theirs = again.start(number)
+    assert (theirs.run_folder == job.run_folder, theirs.name == job.name) == (False, False)
+
+
+def test_a_run_that_was_begun_goes_on_whatever_its_rank_is_now(tmp_path: Path):
+    contest, _ = contest_of(tmp_path, [FIRST])
+    job = contest.start(0)
+    again, _ = contest_of(tmp_path, [replace(FIRST, model=OTHER), replace(FIRST, name="2")])
+    assert again.start(0) == job
+
+
+def test_the_days_that_stop_runs_early_are_those_before_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    split = Split(*(tuple(Day(day=f"{part}{day}", files=()) for day in range(2)) for part in "abc"))
+    job = job_of(tmp_path, asha={"grace_days": 1, "reduction_factor": 5})
+    schedulers: list[TrialScheduler] = []
+
+    def run(contest: Contest, settings: TrialSettings) -> None:
+        schedulers.append(build_scheduler(settings.asha, contest.done(), settings.num_days))
+        raise WorkerError("ended here")
+
+    monkeypatch.setattr(contest_module, "run_trials", run)
+    with pytest.raises(WorkerError, match="ended here"):
+        compete(job, [FIRST], ClickSearch(job, SCHEMA, split), RunFolder(str(tmp_path)), Screen())
+    # The fifth day is a rung of six days; it is the first of the test.
+    means = ([0.5] * 6, [0.5] * 4 + [0.9] * 2, [0.6] * 6)
+    assert [days_until_stop(schedulers[0], str(number), trial) for number, trial in enumerate(means)] == [None, None, 1]
+    for days in (4, 5):
+        grace = ASHAConfig(grace_days=days)
+        with pytest.raises(ConfigError, match=f"grace_days: found {days}; allowed: less than the 4 days"):
+            build_scheduler(grace, [], ClickSearch(job, SCHEMA, split).num_days_before_test)
 
 
 def test_days_weigh_by_their_rows():

@@ -12,7 +12,7 @@ from raysparse.data.split import SplitConfig, split_days
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import SearchJob, check_job, refuse_changes, require_kind
 from raysparse.launch.click_search import ClickSearch
-from raysparse.launch.search import open_search, search
+from raysparse.launch.search import _say_what_no_network_keeps_to, open_search, search
 from raysparse.search.journal import Entry, read_journal
 from raysparse.train.run_folder import RunFolder
 from tests.data.datasets import PLAIN, write_dataset
@@ -121,9 +121,11 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     assert results["validation_days"] == ["002"]
     assert results["test_days"] == ["003"]
     # With the supernet's weights, of the two training days the last one is enough.
-    days = [record["day"] for record in history(folder / "finalists" / "1-lr0.001")]
+    finalist, baseline = (Path(row["runs"][0]["folder"]) for row in rows)
+    assert (finalist.parent, baseline.parent) == (folder / "finalists", folder / "baselines")
+    days = [record["day"] for record in history(finalist)]
     assert days == ["001", "002", "003"]
-    assert [record["day"] for record in history(folder / "baselines" / "dlrm-lr0.001")] == ["000", *days]
+    assert [record["day"] for record in history(baseline)] == ["000", *days]
 
     # As a killed driver leaves it: half of the scores, and half a line.
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
@@ -131,7 +133,7 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     (folder / "results.json").unlink()
     again, _, screen = run(job_of(data, folder), "resume", Killer())
     assert "15 scored choices are taken from journal.jsonl" in screen.messages
-    assert any("died; the trial goes to another one" in message for message in screen.messages)
+    assert any("was lost (its actor died); it is scored again" in message for message in screen.messages)
     assert scores(folder) == whole
     assert without_times(again) == without_times(results)
 
@@ -160,6 +162,18 @@ def test_a_supernet_may_have_smaller_batches_than_finalists(tmp_path: Path):
     assert ClickSearch(job_of("x", tmp_path), schema, split).supernet_job(folder).data.batch_size == 64
 
 
+def test_a_resumed_search_may_train_others_alone_and_take_more_of_the_cluster(tmp_path: Path):
+    job = job_of("x", tmp_path)
+    finalists = {"count": 3, "rank_by": "front", "learning_rates": [1e-3, 2e-3], "num_parallel": 1}
+    other = job_of(
+        "x", tmp_path, finalists={**finalists, "weights": "inherited"}, baselines=[], trials={"gpus_per_actor": 1}
+    )
+    refuse_changes(job, other)
+    with pytest.raises(ConfigError, match="finalists.weights: 'inherited' in the run, 'drawn' in the job") as caught:
+        refuse_changes(job, job_of("x", tmp_path, finalists=finalists))
+    assert "finalists.count" not in str(caught.value).splitlines()[1]
+
+
 def test_a_resumed_search_compares_over_the_same_days(tmp_path: Path):
     job = job_of("x", tmp_path)
     job, longer = (
@@ -174,6 +188,27 @@ def test_a_space_without_a_member_within_the_budget_is_refused(data: str, tmp_pa
     space = {"kind": "ctr", "num_blocks": 3, "max_macs": 10}
     with pytest.raises(ConfigError, match="space.max_macs: found 10; the smallest network of the space takes"):
         run(job_of(data, tmp_path / "run", space=space), "new")
+
+
+@pytest.mark.ray
+def test_what_cannot_come_to_an_end_is_said_before_the_supernet(data: str, tmp_path: Path, ray_cluster: None):
+    screen, folder = Screen(), tmp_path / "run"
+    finalists = {"rank_by": "budgets", "budgets": [20_000, 63, 50]}
+    job = job_of(data, folder, finalists=finalists, trials={"gpus_per_actor": 1})
+    with pytest.raises(ConfigError, match=r"finalists.budgets: found 63, 50; .* takes 64 .* Allowed: 64 or more"):
+        run(job, "new", screen)
+    assert len(screen.messages) == 1
+    assert "asks for 1 cores and 1 GPUs of one machine" in screen.messages[0]
+    assert not (folder / "supernet").exists()
+
+
+def test_a_budget_without_a_scored_network_is_named():
+    entry = Entry(number=0, generation=0, key="a", choice={}, seconds=1.0, objectives={"log_loss": 0.5, "macs": 1500})
+    screen, finalists = Screen(), {"rank_by": "budgets", "budgets": [2000, 1499]}
+    _say_what_no_network_keeps_to(job_of("x", Path("y"), finalists=finalists), [entry], screen)
+    assert screen.messages == [
+        "finalists.budgets: no network within 1,499 multiply-adds has been scored; the smallest scored one takes 1,500"
+    ]
 
 
 @pytest.mark.ray

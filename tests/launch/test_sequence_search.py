@@ -69,7 +69,7 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
     chosen = max(rows[:2], key=lambda row: row["validation_ndcg@10"])
     assert [row["chosen"] for row in rows] == [row is chosen for row in rows]
     # With the supernet's weights one epoch is trained, and what it begins with is scored as well.
-    finalist = history(folder / "finalists" / "1-lr0.01")
+    finalist = history(Path(rows[0]["runs"][0]["folder"]))
     assert [line["day"] for line in finalist if line["arm"] == "trained"] == ["epoch-000", "epoch-001", TEST]
     assert finalist[0]["ndcg@10"] == pytest.approx(rows[0]["trial_ndcg@10"], abs=1e-6)
     best = [line for line in finalist if line["arm"] == "best"]
@@ -101,7 +101,8 @@ def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, 
     budgets = [8_000, 30_000]
     searcher = {"kind": "differentiable", "num_steps": 60, "constraint": {"kind": "dual", "budgets": budgets}}
     finalists = {"rank_by": "budgets", "budgets": budgets, "optimizer": ADAM, "learning_rates": [1e-2]}
-    job = job_of(data, folder, searcher=searcher, finalists=finalists, baselines=[])
+    space = {**SPACE, "lengths": [10]}
+    job = job_of(data, folder, searcher=searcher, finalists=finalists, baselines=[], space=space)
     results, summary, screen = run(job, "new")
     assert summary["num_trials"] == 2
     assert "searching 2 networks by gradients, 60 steps each" in screen.phases

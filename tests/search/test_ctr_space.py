@@ -180,6 +180,7 @@ def test_a_budget_below_the_smallest_network_is_refused_with_its_size():
     smallest = int(str(raised.value).split("takes ")[1].split()[0].replace(",", ""))
     # One raw number summed to 4 columns; 3 tokens to 4; a logit of 4 + 4 x 16.
     assert smallest == 1 * 4 + 16 * 3 * 4 + 4 + 4 * 16
+    assert smallest == everything.cost(everything.cheapest).macs
     assert smallest <= least
     assert space_of(max_macs=smallest).cost(space_of(max_macs=smallest).sample(Random(1))).macs == smallest
 

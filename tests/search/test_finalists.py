@@ -1,4 +1,4 @@
-from raysparse.search.finalists import pick_finalists
+from raysparse.search.finalists import pick_finalists, smallest_scored
 from raysparse.search.journal import Entry
 
 
@@ -39,3 +39,8 @@ def test_the_front_is_filled_up_from_behind_it():
 def test_of_budgets_each_has_its_best_once():
     assert numbers(pick_finalists(ALL, "loss", "budgets", 9, (10, 60, 95, 1000))) == [4, 5, 3, 1]
     assert numbers(pick_finalists(ALL, "loss", "budgets", 9, (5, 85, 95))) == [3]
+
+
+def test_the_smallest_scored_one_is_told_by_its_multiply_adds():
+    assert smallest_scored(ALL) == 10
+    assert smallest_scored(entries(None)) is None

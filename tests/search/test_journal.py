@@ -1,30 +1,13 @@
 import json
 import os
-import tempfile
 from pathlib import Path
-from random import Random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from raysparse.errors import CheckpointError, RunTakenError
-from raysparse.search.journal import Entry, Journal, read_journal, resume
-from raysparse.search.population import (
-    NSGA2Config,
-    Proposal,
-    RandomSearchConfig,
-    RegularizedEvolutionConfig,
-    SearcherConfig,
-)
-from tests.search.toy_space import HEADER, Bits, drive, search
-
-RANDOM = RandomSearchConfig(num_trials=20)
-EVOLUTION = RegularizedEvolutionConfig(
-    objective="log_loss", num_initial=6, tournament=3, num_children=2, num_generations=7
-)
-NSGA = NSGA2Config(objectives=("log_loss", "macs"), population=5, num_generations=3)
-CONFIGS = [RANDOM, EVOLUTION, NSGA]
+from raysparse.search.journal import Journal, read_journal
+from raysparse.search.population import Proposal
+from tests.search.toy_space import HEADER, Bits
 
 CHOICE = Bits(bits=(0, 1, 1))
 
@@ -42,10 +25,6 @@ def path(tmp_path: Path) -> Path:
         journal.record(proposal_of(0), "out of memory\nat layer 3", 2.0)
         journal.record(proposal_of(2), {"log_loss": 0.25, "macs": 4}, 0.0)
     return path
-
-
-def by_number(journal: Journal) -> list[Entry]:
-    return sorted(journal.entries, key=lambda entry: entry.number)
 
 
 def test_a_journal_is_readable_lines(path: Path):
@@ -215,68 +194,6 @@ def test_a_full_disk_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyP
         assert [entry.number for entry in journal.entries] == [1, 0, 2]
         journal.record(proposal_of(3), {"log_loss": 0.5}, 1.0)
     assert len(read_journal(path)[1]) == 4
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    config=st.sampled_from(CONFIGS),
-    kills=st.lists(st.integers(0, 12), max_size=3),
-    num_slots=st.integers(1, 5),
-    order=st.integers(0, 1000),
-    num_bits=st.sampled_from([3, 6]),
-    torn=st.binary(max_size=30).map(lambda tail: tail.replace(b"\n", b"")),
-)
-def test_killed_anywhere_the_end_is_the_same(
-    config: SearcherConfig, kills: list[int], num_slots: int, order: int, num_bits: int, torn: bytes
-):
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)  # hundreds of times; no power is lost here
-        undisturbed, expected = search(config, Path(folder) / "undisturbed.jsonl", num_bits=num_bits)
-        drive(undisturbed, expected)
-        path = Path(folder) / "killed.jsonl"
-        arrival = Random(order)
-        searcher, journal = search(config, path, num_bits=num_bits)
-        driven = searcher
-        for most in [*kills, None]:
-            drive(searcher, journal, num_slots=num_slots, arrival=arrival, most=most)
-            journal.close()
-            with path.open("ab") as file:
-                file.write(torn)
-            num_done = len(journal.entries)
-            driven = searcher
-            searcher, journal = search(config, path, num_bits=num_bits)
-            assert resume(searcher, journal) == num_done
-        assert by_number(journal) == by_number(expected)
-        assert searcher.ask(1) == []
-        assert searcher.population == driven.population == undisturbed.population
-        assert searcher.ended == driven.ended == undisturbed.ended is not None
-        assert len(journal.entries) == (20 if num_bits == 6 else 8)
-        journal.close()
-        expected.close()
-
-
-def test_trials_under_way_are_asked_again(tmp_path: Path):
-    searcher, journal = search(EVOLUTION, tmp_path / "journal.jsonl")
-    proposals = searcher.ask(4)
-    for proposal in (proposals[3], proposals[1]):
-        searcher.tell(proposal, journal.record(proposal, {"log_loss": 0.5}, 1.0).objectives)
-    journal.close()
-    again, journal = search(EVOLUTION, tmp_path / "journal.jsonl")
-    with journal:
-        assert resume(again, journal) == 2
-        assert [proposal.number for proposal in again.ask(10)] == [0, 2, 4, 5]
-
-
-def test_a_journal_that_does_not_fit_the_searcher_is_refused(tmp_path: Path):
-    searcher, journal = search(EVOLUTION, tmp_path / "journal.jsonl")
-    drive(searcher, journal)
-    journal.close()
-    other, journal = search(EVOLUTION, tmp_path / "journal.jsonl", seed=2)
-    with journal, pytest.raises(CheckpointError, match="trial 0 scored .* where this search proposes"):
-        resume(other, journal)
-    shorter, journal = search(EVOLUTION.model_copy(update={"num_generations": 0}), tmp_path / "journal.jsonl")
-    with journal, pytest.raises(CheckpointError, match="holds trial 6, which this search never comes to"):
-        resume(shorter, journal)
 
 
 def test_objectives_come_back_to_the_last_bit(tmp_path: Path):

@@ -21,6 +21,7 @@ class BitSpace:
 
     def __init__(self, num_bits: int) -> None:
         self.num_bits = num_bits
+        self.cheapest = Bits(bits=(0,) * (num_bits + 1))
 
     def sample(self, random: Random) -> Bits:
         return Bits(bits=tuple(random.randrange(2) for _ in range(self.num_bits + 1)))

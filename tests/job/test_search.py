@@ -1,0 +1,82 @@
+from typing import Any
+
+import pytest
+
+from raysparse.errors import ConfigError
+from raysparse.job import SearchJob, check_job, require_kind
+
+CLICKS: dict[str, Any] = {"data": {"path": "data"}, "space": {"kind": "ctr"}}
+SEQUENCES: dict[str, Any] = {"data": {"path": "data", "epochs": 3}, "space": {"kind": "sasrec"}}
+
+
+def job_of(tree: dict[str, Any]) -> SearchJob:
+    return require_kind(SearchJob, check_job({"kind": "search", "name": "test", "run_folder": "run", **tree}, "x"), "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            {"finalists": {"learning_rates": [1, 2, 1.0]}},
+            "finalists.learning_rates: .* allowed: each learning rate once",
+        ),
+        (
+            {"baselines": [{"kind": "dcn"}, {"kind": "dlrm"}, {"kind": "dcn"}]},
+            "baselines.2: .* allowed: each model once, and baselines.0 is the same",
+        ),
+    ],
+)
+def test_what_would_be_run_twice_is_refused(change: dict[str, Any], fault: str):
+    with pytest.raises(ConfigError, match=fault):
+        job_of(CLICKS | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"split": {"test_days": 2}}, 'split: found {"validation_days": 1, "test_days": 2}'),
+        ({"scoring": {"tuning_rows": 9}}, "scoring: found"),
+        ({"supernet": {"sampling": {"warm_up_steps": 9}}}, "supernet.sampling: found"),
+    ],
+)
+def test_what_a_search_for_sequences_would_not_read_is_refused(change: dict[str, Any], fault: str):
+    with pytest.raises(ConfigError, match=fault + ".* allowed: only with space.kind ctr, found sasrec; leave it out"):
+        job_of(SEQUENCES | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"ranking": {"max_rows": 9}}, "ranking: found"),
+        ({"early_stop": {"patience": 9}}, 'early_stop: found .*"patience": 9}'),
+        ({"supernet": {"sandwich": {"num_drawn": 9}}}, "supernet.sandwich: found"),
+        ({"supernet": {"distillation": 0.5}}, "supernet.distillation: found 0.5;"),
+        ({"supernet": {"epochs": 9}}, "supernet.epochs: found 9;"),
+    ],
+)
+def test_what_a_search_for_clicks_would_not_read_is_refused(change: dict[str, Any], fault: str):
+    with pytest.raises(ConfigError, match=fault + ".* allowed: only with space.kind sasrec, found ctr; leave it out"):
+        job_of(CLICKS | change)
+
+
+@pytest.mark.parametrize("tree", [CLICKS, SEQUENCES])
+def test_a_resolved_job_names_the_defaults_of_what_it_does_not_read(tree: dict[str, Any]):
+    job = job_of(tree)
+    assert job_of(job.model_dump(mode="json")) == job
+
+
+def test_gradients_do_not_search_what_they_would_ignore():
+    searcher = {"kind": "differentiable", "constraint": {"kind": "dual", "budgets": [10_000]}}
+    space = {"kind": "sasrec", "max_macs": 10_000, "lengths": [5, 10]}
+    with pytest.raises(ConfigError) as caught:
+        job_of(SEQUENCES | {"searcher": searcher, "space": space})
+    assert "space.max_macs: found 10000; allowed: null with searcher.kind differentiable" in str(caught.value)
+    assert "space.lengths: found [5, 10]; allowed: one length with searcher.kind differentiable" in str(caught.value)
+    assert job_of(SEQUENCES | {"space": space}).space.max_macs == 10_000
+
+
+def test_energy_is_not_measured_on_gpus():
+    searcher = {"kind": "nsga2", "objectives": ["1-ndcg@10", "energy_uj"]}
+    with pytest.raises(ConfigError, match="trials.gpus_per_actor: found 0.5; allowed: 0 with the objective energy_uj"):
+        job_of(SEQUENCES | {"searcher": searcher, "trials": {"gpus_per_actor": 0.5}})
+    assert job_of(SEQUENCES | {"searcher": searcher}).objectives == ("1-ndcg@10", "energy_uj")
