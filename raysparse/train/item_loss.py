@@ -88,10 +88,7 @@ class ItemLoss:
     ) -> Tensor:
         log_expected = None
         if config.log_q_correction:
-            log_expected = (
-                self._draws.log_expected(config.negatives, targets, config.num_negatives),
-                self._draws.log_expected(config.negatives, candidates, config.num_negatives),
-            )
+            log_expected = self._draws.log_expected(config.negatives, candidates, config.num_negatives)
         return sampled_logits(
             predicted.encoded, predicted.positives, targets, predicted.candidates, candidates, log_expected
         )

@@ -56,19 +56,19 @@ def sampled_logits(
     targets: Tensor,
     negatives: Tensor,
     negative_ids: Tensor,
-    log_expected: tuple[Tensor, Tensor] | None,
+    log_expected: Tensor | None,
 ) -> Tensor:
     """Return the logits `[P, 1 + N]` of each target, which comes first, and of the negatives that all share.
 
-    `encoded`, `positives` `[P, D]`, `negatives` `[N, D]`; `log_expected` are the logs of how often targets `[P]` and
-    negatives `[N]` are expected among the draws, which their logits lose (Bengio and Senecal 2008). A negative that is
-    a target's own item does not count for it.
+    `encoded`, `positives` `[P, D]`, `negatives` `[N, D]`; `log_expected` `[N]` are the logs of how often the negatives
+    are expected among the draws, which their logits lose, so that their sum is that of all other items in the mean
+    (importance sampling: Bengio and Senecal 2008). A target is there whatever is drawn, and loses nothing
+    (arXiv 2507.09331). A negative that is a target's own item does not count for it.
     """
     own = (encoded * positives).sum(1)
     others = encoded @ negatives.T
     if log_expected is not None:
-        own = own - log_expected[0]
-        others = others - log_expected[1]
+        others = others - log_expected
     others = others.masked_fill(targets.unsqueeze(1) == negative_ids, -torch.inf)
     return torch.cat([own.unsqueeze(1), others], dim=1)
 

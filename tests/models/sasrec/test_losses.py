@@ -50,19 +50,33 @@ def test_sampled_softmax_over_all_items_is_the_full_one(drawn: tuple[Tensor, Ten
     torch.testing.assert_close(sampled, full_softmax(encoded, items, TARGETS))
 
 
-def test_log_q_correction_makes_up_for_uneven_draws(drawn: tuple[Tensor, Tensor]):
-    encoded, items = drawn
-    counts = torch.arange(1, NUM_ITEMS + 1)
-    # Every item drawn as often as it is expected to be: the corrected sum is that over all items.
+@pytest.mark.parametrize(
+    "counts", [torch.arange(1, NUM_ITEMS + 1), torch.full((NUM_ITEMS,), 3)], ids=["uneven", "even"]
+)
+def test_items_drawn_as_often_as_expected_give_full_softmax(drawn: tuple[Tensor, Tensor], counts: Tensor):
+    encoded, items = (part.requires_grad_() for part in drawn)
     ids = torch.repeat_interleave(torch.arange(1, NUM_ITEMS + 1), counts)
-    expected = counts.double().log()
-    log_expected = (expected[TARGETS - 1], expected[ids - 1])
+    log_expected = counts.double().log()[ids - 1]
     corrected = sampled_softmax(sampled_logits(encoded, items[TARGETS], TARGETS, items[ids], ids, log_expected))
-    logits = encoded @ items[1:].T
-    own = logits.gather(1, (TARGETS - 1).unsqueeze(1)).squeeze(1)
-    others = logits.exp().sum(1) - own.exp()
-    shifted = own - expected[TARGETS - 1]
-    torch.testing.assert_close(corrected, torch.log(shifted.exp() + others) - shifted)
+    full = full_softmax(encoded, items, TARGETS)
+    torch.testing.assert_close(corrected, full, rtol=0, atol=1e-6)
+    gradients = (torch.autograd.grad(losses.sum(), (encoded, items)) for losses in (corrected, full))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_corrected_losses_of_few_draws_are_those_of_full_softmax_in_the_mean(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    shares = torch.arange(1, NUM_ITEMS + 1).double() / sum(range(1, NUM_ITEMS + 1))
+    generator = torch.Generator().manual_seed(1)
+    sums = torch.zeros(COUNT, dtype=torch.float64)
+    for _ in range(2_000):
+        ids = 1 + torch.multinomial(shares, 64, replacement=True, generator=generator)
+        log_expected = (64 * shares[ids - 1]).log()
+        logits = sampled_logits(encoded, items[TARGETS], TARGETS, items[ids], ids, log_expected)
+        # The sum of the softmax, of which the estimate has no bias; its logarithm has a small one.
+        sums += torch.exp(sampled_softmax(logits)) / 2_000
+    torch.testing.assert_close(sums, full_softmax(encoded, items, TARGETS).exp(), rtol=0.03, atol=0)
 
 
 @pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
