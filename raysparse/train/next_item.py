@@ -79,22 +79,16 @@ class ElasticTask:
         candidates = self._loss.candidates(sequences.targets, num_steps)
         rows = model.look_up(sequences, candidates)
         largest, *others = supernet.choices
-        teacher = predict(supernet, largest, sequences, *rows)
-        loss = self._loss.losses(teacher, sequences.targets, candidates).sum()
+        predicted = predict(supernet, largest, sequences, *rows)
+        loss = self._loss.losses(predicted, sequences.targets, candidates).sum() + _no_gradients(supernet, sequences)
+        if not others:
+            return loss
+        teacher = self._loss.teacher(predicted, sequences.targets, candidates)
         for choice in others:
             short = shorten(sequences, choice.max_length)
             predicted = predict(supernet, choice, short.sequences, rows[0][short.items], rows[1])
-            loss = (
-                loss
-                + self._loss.distilled(
-                    predicted,
-                    teacher.detached(short.targets),
-                    short.sequences.targets,
-                    candidates,
-                    self._model.distillation,
-                ).sum()
-            )
-        return loss + _no_gradients(supernet, sequences)
+            loss = loss + self._loss.distilled(predicted, teacher, short, candidates, self._model.distillation).sum()
+        return loss
 
     def metrics(self) -> RankingMetrics:
         """Return metrics without predictions; they are the largest network's."""

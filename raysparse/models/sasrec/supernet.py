@@ -1,5 +1,6 @@
 """One encoder whose weights hold those of all networks of a space: each is the first part of every weight."""
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -12,6 +13,9 @@ from raysparse.models.groups import Link
 from raysparse.models.sasrec.config import LossConfig, SASRecConfig
 from raysparse.models.sasrec.encoder import SASRec
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
+
+_NETWORKS_KEPT = 64
+"""Of those that were asked for last: the smallest one comes back every step, most drawn ones never."""
 
 
 class SASRecSupernetConfig(Config):
@@ -54,7 +58,6 @@ class SASRecSupernet(nn.Module):
         self.network = SASRec(config.space.largest)
         self.choices: tuple[SASRecConfig, ...] = (config.space.largest,)
         self.links: dict[str, Link] = {}
-        self._empty: dict[SASRecConfig, SASRec] = {}
 
     def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
         """Encode with the largest network."""
@@ -64,9 +67,7 @@ class SASRecSupernet(nn.Module):
         """Encode `[T, D]`, of which a network reads the first channels, as a choice: to `[T, W]`."""
         if choice == self.network.config:
             return self.network(values, offsets)
-        if choice not in self._empty:
-            self._empty[choice] = _empty(choice)
-        network = self._empty[choice].train(self.training)
+        network = _kept(choice).train(self.training)
         weights = shared_weights(self.network, network)
         return functional_call(network, weights, (values[:, : choice.embedding_dim], offsets))
 
@@ -85,6 +86,12 @@ def export_subnet(network: SASRec, choice: SASRecConfig) -> SASRec:
     subnet = _empty(choice).to_empty(device=next(network.parameters()).device)
     subnet.load_state_dict(shared_weights(network, subnet))
     return subnet
+
+
+@lru_cache(_NETWORKS_KEPT)
+def _kept(choice: SASRecConfig) -> SASRec:
+    """A network without weights, which nothing may give some to."""
+    return _empty(choice)
 
 
 def _empty(choice: SASRecConfig) -> SASRec:
