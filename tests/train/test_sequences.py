@@ -138,6 +138,14 @@ def test_a_stream_of_days_is_predicted_before_it_is_learned(tmp_path: Path, one_
     assert all(record["targets"] > record["rows"] for record in records)
 
 
+def test_targets_that_were_seen_before_are_counted(tmp_path: Path):
+    # Seen before: the first row's 1, also where it was cut off, and the third row's second 4.
+    days = [[([1, *range(2, 14)], [1, 14]), ([3], [5]), ([4], [6, 4])], [([7], [8])]]
+    data = write_days(tmp_path / "set", days).path
+    run_ranks(2, run_sequences, data, str(tmp_path / "run"), {"epochs": None, "ranking": {"filter_seen": False}})
+    assert [record["repeat_share"] for record in history(tmp_path / "run")] == [2 / 5, 0.0]
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss["kind"])
 def test_ranks_without_a_row_keep_pace(tmp_path: Path, loss: dict[str, Any]):
     days = [[([1, 2], [3])], [([1], [2, 3]), ([4, 5], [6])], [([7], [8])]]
