@@ -12,7 +12,7 @@ from tests.data.datasets import PLAIN, write_dataset
 from tests.data.sequence_sets import sequences, write_days, write_parts
 from tests.gloo import run_ranks
 from tests.train.ranks import history, run_job
-from tests.train.sequence_jobs import MODEL, run_sequences, run_sequences_until, sequence_job
+from tests.train.sequence_jobs import MODEL, SPACE, run_sequences, run_sequences_until, sequence_job
 
 pytestmark = pytest.mark.multi
 
@@ -144,6 +144,29 @@ def test_targets_that_were_seen_before_are_counted(tmp_path: Path):
     data = write_days(tmp_path / "set", days).path
     run_ranks(2, run_sequences, data, str(tmp_path / "run"), {"epochs": None, "ranking": {"filter_seen": False}})
     assert [record["repeat_share"] for record in history(tmp_path / "run")] == [2 / 5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (
+            {"model": {**MODEL, "loss": LOSSES[1]}},
+            r"model\.loss\.negatives: found \"popular\"; allowed: uniform on a stream of days",
+        ),
+        ({"ranking": {"sampled": ["uniform", "popular"]}}, r"ranking\.sampled: .*allowed: none or uniform on a stream"),
+        (
+            {
+                "model": {"kind": "sasrec_supernet", "space": {**SPACE, "loss": LOSSES[1]}},
+                "callbacks": [{"kind": "sandwich"}],
+            },
+            r"model\.space\.loss\.negatives: found \"popular\"; allowed: uniform on a stream of days",
+        ),
+    ],
+)
+def test_draws_by_popularity_are_refused_on_a_stream_of_days(changes: dict[str, Any], fault: str):
+    with pytest.raises(ConfigError, match=fault):
+        sequence_job("data", "run", epochs=None, **changes)
+    sequence_job("data", "run", **changes)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss["kind"])
