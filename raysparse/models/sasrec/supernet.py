@@ -1,6 +1,5 @@
 """One encoder whose weights hold those of all networks of a space: each is the first part of every weight."""
 
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -58,6 +57,7 @@ class SASRecSupernet(nn.Module):
         self.network = SASRec(config.space.largest)
         self.choices: tuple[SASRecConfig, ...] = (config.space.largest,)
         self.links: dict[str, Link] = {}
+        self._kept: dict[SASRecConfig, SASRec] = {}
 
     def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
         """Encode with the largest network."""
@@ -67,9 +67,19 @@ class SASRecSupernet(nn.Module):
         """Encode `[T, D]`, of which a network reads the first channels, as a choice: to `[T, W]`."""
         if choice == self.network.config:
             return self.network(values, offsets)
-        network = _kept(choice).train(self.training)
+        network = self._without_weights(choice).train(self.training)
         weights = shared_weights(self.network, network)
         return functional_call(network, weights, (values[:, : choice.embedding_dim], offsets))
+
+    def _without_weights(self, choice: SASRecConfig) -> SASRec:
+        """A network on `meta`; those that were asked for last are kept, in that order."""
+        network = self._kept.pop(choice, None)
+        if network is None:
+            network = _empty(choice)
+        self._kept[choice] = network
+        if len(self._kept) > _NETWORKS_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return network
 
 
 def shared_weights(network: SASRec, part: SASRec) -> dict[str, Tensor]:
@@ -86,12 +96,6 @@ def export_subnet(network: SASRec, choice: SASRecConfig) -> SASRec:
     subnet = _empty(choice).to_empty(device=next(network.parameters()).device)
     subnet.load_state_dict(shared_weights(network, subnet))
     return subnet
-
-
-@lru_cache(_NETWORKS_KEPT)
-def _kept(choice: SASRecConfig) -> SASRec:
-    """A network without weights, which nothing may give some to."""
-    return _empty(choice)
 
 
 def _empty(choice: SASRecConfig) -> SASRec:

@@ -91,14 +91,14 @@ def test_few_networks_are_kept_and_none_gets_weights():
     choice = supernet.config.space.smallest
     values, offsets = values_of(LENGTHS, 8), offsets_of(LENGTHS)
     encoded = supernet.encode(choice, values, offsets)
-    kept = supernet_module._kept(choice)
+    kept = supernet._without_weights(choice)
     export_subnet(supernet.network, choice)
-    assert supernet_module._kept(choice) is kept
+    assert supernet._without_weights(choice) is kept
     assert all(parameter.is_meta for parameter in kept.parameters())
     for more in range(1, supernet_module._NETWORKS_KEPT + 1):
-        supernet_module._kept(choice.model_copy(update={"max_length": choice.max_length + more}))
-    assert supernet_module._kept.cache_info().currsize == supernet_module._NETWORKS_KEPT
-    assert supernet_module._kept(choice) is not kept
+        supernet._without_weights(choice.model_copy(update={"max_length": choice.max_length + more}))
+    assert len(supernet._kept) == supernet_module._NETWORKS_KEPT
+    assert supernet._without_weights(choice) is not kept
     assert supernet.encode(choice, values, offsets).equal(encoded)
 
 
