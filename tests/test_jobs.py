@@ -173,18 +173,11 @@ def write_beauty(path: Path) -> RowsOfDay:
     return epochs_of(60)
 
 
-def write_ready_split(path: Path) -> RowsOfDay:
+def write_train_input(path: Path) -> RowsOfDay:
     path.mkdir(parents=True)
-    sequences = [[31 + user, *sequence_of(user)] for user in range(60)]
-    files = {
-        "train_input": [items[:-2] for items in sequences],
-        "test_output": [items[-1:] for items in sequences],
-        "val_input": [items[:-1] for items in sequences[:20]],
-        "val_output": [[91 + user] for user in range(20)],
-    }
-    for name, lines in files.items():
-        (path / f"{name}.txt").write_text("".join(f"{' '.join(map(str, items))}\n" for items in lines))
-    return {**epochs_of(20), "test": 60}
+    lines = (" ".join(map(str, sequence_of(user))) + "\n" for user in range(60))
+    (path / "train_input.txt.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    return epochs_of(60)
 
 
 def write_gowalla(path: Path) -> RowsOfDay:
@@ -236,14 +229,14 @@ SMALL_FORMS = {
     "gowalla.yaml": SmallForm(write_gowalla, TWO_EPOCHS),
     "kdd12.yaml": SmallForm(write_kdd12, ("data.prepare.num_days=3",)),
     "movielens-100k-days.yaml": SmallForm(write_rated_days),
-    "movielens-1m.yaml": SmallForm(write_ready_split, TWO_EPOCHS),
+    "movielens-1m.yaml": SmallForm(write_train_input, TWO_EPOCHS),
     "movielens.yaml": SmallForm(write_movielens),
     "own-clicks.yaml": SmallForm(
         write_own_clicks, tuple(f"data.prepare.ids.{column}.rows={SMALL_TABLE}" for column in range(4))
     ),
     "search-avazu.yaml": SmallForm(write_avazu),
     "search-beauty.yaml": SmallForm(write_beauty),
-    "search-movielens-1m.yaml": SmallForm(write_ready_split),
+    "search-movielens-1m.yaml": SmallForm(write_train_input),
     "search-movielens-100k.yaml": SmallForm(
         write_rated_films,
         ("supernet.epochs=2", "searcher.num_steps=3", "searcher.weight_steps=2", "space.lengths=[10]"),

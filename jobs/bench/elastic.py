@@ -1,13 +1,15 @@
 """How far the shared weights of a sequence search can be trusted: networks trained alone beside their scores.
 
 python jobs/bench/elastic.py run --search RUN_FOLDER --folder FOLDER [--count 20] [--budgets 350000 700000 1400000]
-                                 [--seeds 1] [--parallel 2]
+                                 [--random JOURNAL ...] [--seeds 1] [--parallel 2]
 python jobs/bench/elastic.py table --folder FOLDER
 
 RUN_FOLDER is that of a `raysparse search` of a `sasrec` space. `run` trains alone, as its finalists are: `count` drawn
-networks spread evenly over the costs, and for each budget the best network by score of the search's journal and the
-best of those whose blocks are all alike. It goes on where it was stopped. `table` prints rank correlations, within
-thirds of the costs as well, and what is kept of each budget.
+networks spread evenly over the costs, and for each budget the best network by score of the search's journal, of each
+journal of a random search on the same shared weights, after as many scores as the search has (`python
+jobs/bench/searchers.py run --only random` leaves them as random-SEED.jsonl), and the best of those whose blocks are all
+alike. It goes on where it was stopped. `table` prints rank correlations, within thirds of the costs as well, and what
+is kept of each budget: means over picks and seeds, and the median of the test.
 """
 
 import argparse
@@ -33,7 +35,7 @@ from raysparse.launch.sequence_search import SequenceSearch
 from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.report.search_run import JOURNAL
 from raysparse.search.finalists import pick_finalists
-from raysparse.search.journal import read_journal
+from raysparse.search.journal import Entry, read_journal
 from raysparse.search.ranking import kendall_interval, kendall_tau
 from raysparse.search.sasrec_space import SASRecSpace, text_of
 from raysparse.train.run_folder import JOB, RunFolder
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--search", type=Path)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--budgets", nargs="*", type=int, default=[])
+    parser.add_argument("--random", nargs="*", type=Path, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--parallel", type=int, default=2)
     arguments = parser.parse_args()
@@ -95,14 +98,24 @@ def candidates_of(kind: SequenceSearch, arguments: argparse.Namespace) -> list[C
 
     candidates = [scored("drawn", choice) for choice in spread(kind.space, arguments.count)]
     _, entries = read_journal(arguments.search / JOURNAL)
+    searches = [("search", entries), *(("random", scored_first(path, len(entries))) for path in arguments.random)]
     uniform = [scored("", choice) for choice in kind.space.uniform()] if arguments.budgets else []
     for budget in arguments.budgets:
-        for entry in pick_finalists(entries, kind.quality.objective, "budgets", 1, [budget]):
-            candidates.append(scored(f"search {budget}", kind.space.parse(entry.choice)))
+        for name, journal in searches:
+            for entry in pick_finalists(journal, kind.quality.objective, "budgets", 1, [budget]):
+                candidates.append(scored(f"{name} {budget}", kind.space.parse(entry.choice)))
         within = [one for one in uniform if macs_of(one.choice) <= budget]
         best = max(within, key=lambda one: one.score)
         candidates.append(Candidate(f"uniform {budget}", best.choice, best.score))
     return candidates
+
+
+def scored_first(journal: Path, count: int) -> list[Entry]:
+    """The first entries of a random search, as many as another search has."""
+    _, entries = read_journal(journal)
+    if len(entries) < count:
+        raise SystemExit(f"{journal} has {len(entries)} scores, and the search {count}: go on with the random search")
+    return entries[:count]
 
 
 def spread(space: SASRecSpace, count: int) -> list[SASRecConfig]:
@@ -166,14 +179,16 @@ def table(folder: Path) -> str:
     groups = list(dict.fromkeys(row["group"] for row in rows if row["group"] != "drawn"))
     lines += [
         "",
-        "| network | MACs | seeds | score | validation NDCG@10 | test NDCG@10 | test HR@10 |",
-        "|---" * 7 + "|",
+        "| network | MACs | runs | score | validation NDCG@10 | test NDCG@10 | test HR@10 | median test NDCG@10 |",
+        "|---" * 8 + "|",
     ]
     for group in groups:
         of_group = [row for row in rows if row["group"] == group]
         cells = [f"{mean(of_group, name):.4f}" for name in ("score", "validation", "test", "test_hr")]
-        title = f"{group}: {of_group[0]['key']}"
-        lines.append(f"| {title} | {of_group[0]['macs']:,} | {len(of_group)} | " + " | ".join(cells) + " |")
+        cells.append(f"{statistics.median(row['test'] for row in of_group):.4f}")
+        keys = list(dict.fromkeys(row["key"] for row in of_group))
+        title = f"{group}: {keys[0] if len(keys) == 1 else f'{len(keys)} networks'}"
+        lines.append(f"| {title} | {mean(of_group, 'macs'):,.0f} | {len(of_group)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

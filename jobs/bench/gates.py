@@ -26,6 +26,7 @@ from torch import Tensor
 from raysparse.config import load_tree
 from raysparse.cost.encoder import encoder_macs
 from raysparse.data.dataset import Dataset
+from raysparse.data.schema import ITEM_TABLE
 from raysparse.data.selection import select_days
 from raysparse.data.sequence_batch import LastSequences
 from raysparse.job import TrainJob, check_train_job, load_job, require_kind
@@ -163,7 +164,7 @@ def weights_of(run_folder: Path, model: SASRecConfig, num_rows: int) -> tuple[SA
     assert name is not None
     encoder, items = SASRec(model).eval(), torch.empty(num_rows, model.embedding_dim)
     tensors = {f"{ARM}/head/{key}": replicated(tensor) for key, tensor in encoder.state_dict().items()}
-    tensors[f"{ARM}/tables/item"] = replicated(items)
+    tensors[f"{ARM}/tables/{ITEM_TABLE}/weight"] = replicated(items)
     TensorStore(f"{checkpoints.url}/{name}").read(tensors)
     return encoder, items
 

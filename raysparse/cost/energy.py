@@ -30,9 +30,11 @@ class Energy:
 def encoder_energy(encoder: nn.Module, config: SASRecConfig, counter: Path = _COUNTER) -> Energy:
     """Measure an encoder on histories of its length, over 0.5 s of the package's counter, or count it; any process.
 
-    The counter is that of the whole package: what else runs on it is in the figure.
+    The counter is that of the whole package: what else runs on it is in the figure. It knows nothing of a GPU, so that
+    an encoder on one is counted.
     """
-    if not (counter / "energy_uj").exists():
+    on_package = next(encoder.parameters()).device.type == "cpu"
+    if not on_package or not (counter / "energy_uj").exists():
         return Energy(proxy_microjoules(encoder, config), is_proxy=True)
     try:
         return Energy(_measured(encoder, config, counter), is_proxy=False)

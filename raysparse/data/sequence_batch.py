@@ -1,4 +1,7 @@
-"""The sequences of a batch: each row's history and targets, one after the other, cut to what a model reads."""
+"""The sequences of a batch: each row's history and targets, one after the other, cut to what a model reads.
+
+A row is one sequence, its last items; or, on a stream of days, as many windows as its targets need.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -12,22 +15,24 @@ from raysparse.data.schema import HISTORY, TARGETS
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """One rank's sequences, jagged: T items, of which P are targets, each to be predicted from all before it."""
+    """One rank's S sequences, jagged: T items, of which P are targets, each to be predicted from all before it."""
 
     items: Tensor
     """`[T]` int64: the items, sequence after sequence, oldest first."""
     lengths: Tensor
-    """`[B]` int64: items of each sequence; 0 for padding."""
+    """`[S]` int64: items of each sequence; 0 for padding."""
     input_places: Tensor
     """`[I]` int64: which of the items are inputs: all but the last of each sequence."""
     input_offsets: Tensor
-    """`[B + 1]` int64: where each sequence's inputs begin, and where the last one's end."""
+    """`[S + 1]` int64: where each sequence's inputs begin, and where the last one's end."""
     target_places: Tensor
     """`[P]` int64: which of the items are targets."""
     target_inputs: Tensor
     """`[P]` int64: the input right before each target, as a place among the inputs."""
     target_rows: Tensor
-    """`[P]` int64: the row of each target."""
+    """`[P]` int64, ascending: the row of the batch that each target is of."""
+    num_before: Tensor
+    """`[P]` int64: items of its row that stand before each target, also those that were cut off."""
 
     @property
     def targets(self) -> Tensor:
@@ -38,8 +43,9 @@ class SequenceBatch:
 class LastSequences:
     """The sequences of the batch that was read last: all arms of a run get the same object."""
 
-    def __init__(self, max_length: int) -> None:
+    def __init__(self, max_length: int, in_windows: bool = False) -> None:
         self._max_length = max_length
+        self._in_windows = in_windows
         self._batch: Batch | None = None
         self._sequences: SequenceBatch | None = None
         self._no_items = torch.empty(0, dtype=torch.int64)
@@ -48,7 +54,7 @@ class LastSequences:
         """Return a batch's sequences."""
         sequences = self._sequences
         if sequences is None or self._batch is not batch:
-            sequences = sequences_of(batch.ids, self._max_length)
+            sequences = sequences_of(batch.ids, self._max_length, self._in_windows)
             self._batch, self._sequences, self._no_items = batch, sequences, sequences.items[:0]
         return sequences
 
@@ -69,21 +75,40 @@ class Shortened:
     """`[P']` int64: their targets, as places among those of the longer ones."""
 
 
-def sequences_of(ids: KeyedJaggedTensor, max_length: int) -> SequenceBatch:
+@dataclass(frozen=True)
+class _Pieces:
+    """Pieces of rows, each a sequence, in the order of the rows."""
+
+    rows: Tensor
+    """`[S]` int64: the row of each."""
+    starts: Tensor
+    """`[S]` int64: the place in its row where each begins."""
+    ends: Tensor
+    first_targets: Tensor
+    """`[S]` int64: the place in its row from which on the targets of each are its own, not those of a piece before."""
+
+
+def sequences_of(ids: KeyedJaggedTensor, max_length: int, in_windows: bool = False) -> SequenceBatch:
     """Join each row's history and targets, and keep its last `max_length + 1` items, the last of which is no input.
 
-    A target is predicted where an item stands before it among those that are kept.
+    A target is predicted where an item stands before it among those that are kept. `in_windows`, none is lost: a longer
+    row becomes several sequences of as many items at most, in each of which the last half of them, and in one from the
+    row's beginning all, can be targets.
     """
-    return _cut(*_join(ids), max_length)[0]
+    items, lengths, is_target = _join(ids)
+    pieces = _windows(lengths, ids[HISTORY].lengths(), max_length) if in_windows else _ends(lengths, max_length)
+    return _cut(items, lengths, is_target, pieces)[0]
 
 
 def shorten(sequences: SequenceBatch, max_length: int) -> Shortened:
     """Keep the last `max_length + 1` items of each sequence, as `sequences_of` would have."""
     is_target = torch.zeros(len(sequences.items), dtype=torch.bool, device=sequences.items.device)
     is_target[sequences.target_places] = True
-    short, items = _cut(sequences.items, sequences.lengths, is_target, max_length)
+    lengths = sequences.lengths
+    short, items = _cut(sequences.items, lengths, is_target, _ends(lengths, max_length))
     places = torch.searchsorted(sequences.target_places, items[short.target_places])
-    return Shortened(short, items, places)
+    of_rows = {"target_rows": sequences.target_rows[places], "num_before": sequences.num_before[places]}
+    return Shortened(replace(short, **of_rows), items, places)
 
 
 def split_last_targets(sequences: SequenceBatch) -> tuple[SequenceBatch, SequenceBatch]:
@@ -100,26 +125,48 @@ def _with_targets(sequences: SequenceBatch, kept: Tensor) -> SequenceBatch:
         target_places=sequences.target_places[kept],
         target_inputs=sequences.target_inputs[kept],
         target_rows=sequences.target_rows[kept],
+        num_before=sequences.num_before[kept],
     )
 
 
-def _cut(items: Tensor, lengths: Tensor, is_target: Tensor, max_length: int) -> tuple[SequenceBatch, Tensor]:
-    """Keep the last items of each sequence; and their places among all."""
-    rows, places = _rows_and_places(lengths)
-    kept_lengths = lengths.clamp(max=max_length + 1)
-    dropped = (lengths - kept_lengths)[rows]
-    kept = (places >= dropped).nonzero().squeeze(1)
-    items, is_target, rows, places = items[kept], is_target[kept], rows[kept], (places - dropped)[kept]
-    is_input = places < kept_lengths[rows] - 1
-    target_places = (is_target & (places > 0)).nonzero().squeeze(1)
+def _ends(lengths: Tensor, max_length: int) -> _Pieces:
+    """The last items of each row."""
+    starts = (lengths - max_length - 1).clamp(min=0)
+    return _Pieces(torch.arange(lengths.numel(), device=lengths.device), starts, lengths, starts)
+
+
+def _windows(lengths: Tensor, history_lengths: Tensor, max_length: int) -> _Pieces:
+    """A piece from the beginning of each row where it has targets, and behind it one for every half as many targets."""
+    longest, step = max_length + 1, (max_length + 1) // 2
+    beginnings = ((history_lengths < longest) | (lengths <= longest)).long()
+    behind = history_lengths.clamp(min=longest)
+    counts = beginnings + (lengths - behind).clamp(min=0).add(step - 1) // step
+    rows, numbers = _rows_and_places(counts)
+    first_targets = behind[rows] + (numbers - beginnings[rows]) * step
+    is_beginning = numbers < beginnings[rows]
+    ends = torch.where(is_beginning, longest, first_targets + step).minimum(lengths[rows])
+    starts = (ends - longest).clamp(min=0)
+    return _Pieces(rows, starts, ends, torch.where(is_beginning, 0, first_targets))
+
+
+def _cut(items: Tensor, lengths: Tensor, is_target: Tensor, pieces: _Pieces) -> tuple[SequenceBatch, Tensor]:
+    """Keep the pieces of the rows, which have `lengths`; and the places of their items among all."""
+    kept_lengths = pieces.ends - pieces.starts
+    of, places = _rows_and_places(kept_lengths)
+    in_row = pieces.starts[of] + places
+    kept = _offsets(lengths)[pieces.rows][of] + in_row
+    is_input = places < kept_lengths[of] - 1
+    is_own = is_target[kept] & (places > 0) & (in_row >= pieces.first_targets[of])
+    target_places = is_own.nonzero().squeeze(1)
     batch = SequenceBatch(
-        items=items,
+        items=items[kept],
         lengths=kept_lengths,
         input_places=is_input.nonzero().squeeze(1),
         input_offsets=_offsets((kept_lengths - 1).clamp(min=0)),
         target_places=target_places,
         target_inputs=is_input.cumsum(0)[target_places - 1] - 1,
-        target_rows=rows[target_places],
+        target_rows=pieces.rows[of][target_places],
+        num_before=in_row[target_places],
     )
     return batch, kept
 
@@ -130,11 +177,8 @@ def items_before(ids: KeyedJaggedTensor, sequences: SequenceBatch) -> tuple[Tens
     Items `[S]`, target after target, and the target `[S]` of each, as a place among the targets of `sequences`.
     """
     items, lengths, _ = _join(ids)
-    first, last = _offsets(lengths)[:-1], _offsets(lengths)[1:]
-    behind = _offsets(sequences.lengths)[1:][sequences.target_rows] - sequences.target_places
-    counts = (last - first)[sequences.target_rows] - behind
-    of, places = _rows_and_places(counts)
-    return items[first[sequences.target_rows][of] + places], of
+    of, places = _rows_and_places(sequences.num_before)
+    return items[_offsets(lengths)[sequences.target_rows][of] + places], of
 
 
 def _join(ids: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,7 +22,7 @@ from raysparse.data.stream import StreamConfig
 from raysparse.models import ModelConfig, SequenceModelConfig
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.nasrec.choice import NASRecConfig
-from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.config import SampledSoftmaxConfig, SASRecConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig, RowWiseAdagradConfig, SparseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
 from raysparse.train.ranking import RankingConfig
@@ -158,6 +158,8 @@ class TrainJob(Config):
                 yield ("data", "epochs"), self.data.epochs, f"only with model.kind sasrec, found {kind}"
             for key, value in self.ranking.model_dump(exclude_defaults=True).items():
                 yield ("ranking", key), value, f"only with model.kind sasrec, found {kind}"
+        elif self.data.epochs is None:
+            yield from self._popular_faults()
         for number, callback in enumerate(self.callbacks):
             place = ("callbacks", number, "kind")
             if isinstance(callback, EarlyStopConfig):
@@ -167,6 +169,16 @@ class TrainJob(Config):
                 yield from self._pruning_faults(number, callback)
             elif of_sequences and not isinstance(callback, FrozenArmConfig | SandwichConfig | SequenceCacheConfig):
                 yield place, callback.kind, f"early_stop, frozen_arm or sparsity with model.kind {kind}"
+
+    def _popular_faults(self) -> Iterator[Fault]:
+        why = "on a stream of days, without data.epochs: items are counted to its end, so that popular knows the future"
+        model = self.model
+        if isinstance(model, SequenceModelConfig):
+            place = ("model", "loss") if isinstance(model, SASRecConfig) else ("model", "space", "loss")
+            if isinstance(model.loss, SampledSoftmaxConfig) and model.loss.negatives == "popular":
+                yield (*place, "negatives"), "popular", f"uniform {why}"
+        if "popular" in self.ranking.sampled:
+            yield ("ranking", "sampled"), self.ranking.sampled, f"none or uniform {why}"
 
     def _pruning_faults(self, number: int, callback: SparsityConfig) -> Iterator[Fault]:
         place = ("callbacks", number)

@@ -33,16 +33,11 @@ class SequenceRecommender(nn.Module):
         """Name and size of the table."""
         return self.tables.embedding_configs()
 
-    def look_up(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows of the sequences' items `[T, D]` and of the candidates `[N, D]`.
-
-        `items` `[T]`, sequence after sequence, of which there are `lengths` `[B]`; `candidates` `[N]`, of the batch.
-        """
-        in_first = torch.zeros_like(lengths)
-        in_first[0] = candidates.numel()
-        ids = KeyedJaggedTensor(
-            [_SEQUENCE, _CANDIDATES], torch.cat([items, candidates]), lengths=torch.cat([lengths, in_first])
-        )
+    def look_up(self, items: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of the sequences' items `[T, D]` and of the candidates `[N, D]`, given `[T]` and `[N]`."""
+        # As one row each: ranks need not have the same number of sequences.
+        lengths = torch.tensor([items.numel(), candidates.numel()], device=items.device)
+        ids = KeyedJaggedTensor([_SEQUENCE, _CANDIDATES], torch.cat([items, candidates]), lengths=lengths)
         found = self.tables(ids)
         return found[_SEQUENCE].values(), found[_CANDIDATES].values()
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.cost.latency import latency_us
+from raysparse.cost.latency import head_latency
 from raysparse.errors import CheckpointError
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.export import export_subnet
@@ -95,9 +95,8 @@ class Scorer:
         if "latency_us" in objectives:
             subnet = export_subnet(self._network, choice)
             shape = self._network.shape
-            scores["latency_us"] = latency_us(
-                subnet, _LATENCY_BATCH, (shape.num_dense, shape.num_features, shape.embedding_dim)
-            )
+            sizes = (shape.num_dense, shape.num_features, shape.embedding_dim)
+            scores["latency_us"] = head_latency(subnet, _LATENCY_BATCH, sizes).median_us
         return scores
 
     def _log_loss(self, choice: NASRecConfig) -> float:

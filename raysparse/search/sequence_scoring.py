@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from raysparse.cost.energy import encoder_energy
-from raysparse.cost.latency import encoder_latency_us
+from raysparse.cost.latency import encoder_latency
 from raysparse.data.batch import Batch
 from raysparse.data.sequence_batch import LastSequences, SequenceBatch
 from raysparse.errors import CheckpointError
@@ -76,9 +76,8 @@ class SequenceScorer:
         scores = {NEXT_ITEMS.objective: 1.0 - found["ndcg@10"], "hr@10": found["hr@10"]}
         scores |= {name: float(count) for name, count in self._space.cost(choice).model_dump().items()}
         if "latency_us" in objectives:
-            scores["latency_us"] = encoder_latency_us(
-                encoder, _LATENCY_HISTORIES, (choice.max_length, choice.embedding_dim)
-            )
+            sizes = (choice.max_length, choice.embedding_dim)
+            scores["latency_us"] = encoder_latency(encoder, _LATENCY_HISTORIES, sizes).median_us
         if "energy_uj" in objectives:
             energy = encoder_energy(encoder, choice)
             scores |= {"energy_uj": energy.microjoules, "energy_is_proxy": float(energy.is_proxy)}

@@ -35,7 +35,7 @@ class ShardedSequenceModel(ShardedWeights):
         """
         found = self._found
         if found is None or self._asked is None or self._asked[0] is not sequences or self._asked[1] is not candidates:
-            found = self._model.look_up(sequences.items, sequences.lengths, candidates)
+            found = self._model.look_up(sequences.items, candidates)
             self._asked, self._found = (sequences, candidates), found
         return found
 

@@ -19,8 +19,11 @@ class ItemDraws:
         """`counts` `[M]` are needed for `popular` alone."""
         self.num_items = num_items
         self._seed = seed
-        self._counts = None if counts is None else torch.from_numpy(counts)
-        self._cumulated = None if counts is None else torch.from_numpy(np.cumsum(counts) / counts.sum())
+        self._log_shares = self._cumulated = None
+        if counts is not None:
+            shares = torch.from_numpy(counts / counts.sum())
+            self._log_shares = shares.clamp(min=1e-15).log()
+            self._cumulated = torch.from_numpy(np.cumsum(counts) / counts.sum())
 
     def draw(self, distribution: Distribution, count: int, *place: int) -> Tensor:
         """Return `[count]` items, drawn from the seed and `place`, such as the number of steps; with repeats."""
@@ -31,9 +34,9 @@ class ItemDraws:
         """Return the natural log of how often each item is expected among `count` draws, float32."""
         if distribution == "uniform":
             return torch.full(items.shape, math.log(count / self.num_items), device=items.device)
-        assert self._counts is not None
-        share = self._counts.to(items.device)[items - 1] / self._counts.sum()
-        return (share * count).clamp(min=1e-12).log().float()
+        assert self._log_shares is not None
+        self._log_shares = self._log_shares.to(items.device)
+        return (self._log_shares[items - 1] + math.log(count)).float()
 
     def draw_unseen(
         self, distribution: Distribution, count: int, keys: Tensor, seen: Tensor, seen_by: Tensor

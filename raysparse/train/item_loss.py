@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raysparse.data.sequence_batch import Shortened
 from raysparse.models.sasrec.config import (
     BCEConfig,
     FullSoftmaxConfig,
@@ -12,7 +13,17 @@ from raysparse.models.sasrec.config import (
     LossConfig,
     SampledSoftmaxConfig,
 )
-from raysparse.models.sasrec.losses import bce, divergence, full_softmax, gbce, sampled_logits, sampled_softmax
+from raysparse.models.sasrec.losses import (
+    Teacher,
+    bce,
+    divergence,
+    full_softmax,
+    full_softmax_teacher,
+    gbce,
+    sampled_logits,
+    sampled_softmax,
+    sampled_softmax_teacher,
+)
 from raysparse.train.item_draws import ItemDraws
 
 
@@ -26,10 +37,6 @@ class Prediction:
     """`[P, W]`: the targets' rows of the table."""
     candidates: Tensor
     """`[N, W]`: the candidates' rows."""
-
-    def detached(self, targets: Tensor) -> "Prediction":
-        """Return the rows of some of the targets `[Q]`, without gradients."""
-        return Prediction(self.encoded.detach()[targets], self.positives.detach()[targets], self.candidates.detach())
 
 
 class ItemLoss:
@@ -68,18 +75,31 @@ class ItemLoss:
             case SampledSoftmaxConfig() as config:
                 return sampled_softmax(self._sampled_logits(config, predicted, targets, candidates))
 
-    def distilled(
-        self, predicted: Prediction, teacher: Prediction, targets: Tensor, candidates: Tensor, distillation: float
-    ) -> Tensor:
-        """Return the loss of each target and, with a weight, the divergence from a teacher's probabilities, `[P]`."""
+    def teacher(self, predicted: Prediction, targets: Tensor, candidates: Tensor) -> Teacher:
+        """Return what a network makes of the targets of a step, for all others that are to follow it."""
         match self._config:
             case FullSoftmaxConfig():
-                of_teacher = (teacher.encoded, teacher.candidates)
-                return full_softmax(predicted.encoded, predicted.candidates, targets, of_teacher, distillation)
+                return full_softmax_teacher(predicted.encoded, predicted.candidates)
+            case SampledSoftmaxConfig() as config:
+                return sampled_softmax_teacher(self._sampled_logits(config, predicted, targets, candidates))
+            case _:
+                raise AssertionError(f"{self._config.kind} has no probabilities over candidates")
+
+    def distilled(
+        self, predicted: Prediction, teacher: Teacher, short: Shortened, candidates: Tensor, distillation: float
+    ) -> Tensor:
+        """Return the loss of each target and, with a weight, the divergence from a teacher's probabilities, `[P]`.
+
+        The targets are those of `short`, which says where they stand among the teacher's.
+        """
+        targets, places = short.sequences.targets, short.targets
+        match self._config:
+            case FullSoftmaxConfig():
+                rows = predicted.candidates
+                return full_softmax(predicted.encoded, rows, targets, (teacher, places), distillation)
             case SampledSoftmaxConfig() as config:
                 logits = self._sampled_logits(config, predicted, targets, candidates)
-                of_teacher = self._sampled_logits(config, teacher, targets, candidates)
-                return sampled_softmax(logits) + distillation * divergence(logits, of_teacher)
+                return sampled_softmax(logits) + distillation * divergence(logits, teacher(places))
             case _:
                 raise AssertionError(f"{self._config.kind} has no probabilities over candidates")
 
@@ -88,10 +108,7 @@ class ItemLoss:
     ) -> Tensor:
         log_expected = None
         if config.log_q_correction:
-            log_expected = (
-                self._draws.log_expected(config.negatives, targets, config.num_negatives),
-                self._draws.log_expected(config.negatives, candidates, config.num_negatives),
-            )
+            log_expected = self._draws.log_expected(config.negatives, candidates, config.num_negatives)
         return sampled_logits(
             predicted.encoded, predicted.positives, targets, predicted.candidates, candidates, log_expected
         )

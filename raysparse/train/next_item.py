@@ -26,12 +26,13 @@ class NextItemTask:
     A row's loss is the sum over its targets, so that each target weighs the same whatever the number of workers.
     """
 
-    def __init__(self, model: SASRecConfig, ranking: RankingConfig, draws: ItemDraws) -> None:
+    def __init__(self, model: SASRecConfig, ranking: RankingConfig, draws: ItemDraws, in_windows: bool = False) -> None:
+        """`in_windows`, a row that is longer than the model reads becomes several sequences, and no target is lost."""
         self._loss = ItemLoss(model.loss, draws)
         self._ranking = ranking
         self._draws = draws
-        self._learned = LastSequences(model.max_length)
-        self._scored = LastSequences(model.max_length)
+        self._learned = LastSequences(model.max_length, in_windows)
+        self._scored = LastSequences(model.max_length, in_windows)
         self._candidates = torch.empty(0)
         self._batch: Batch | None = None
 
@@ -62,15 +63,19 @@ class ElasticTask:
     are to predict as well (Yu and Huang 2019, arXiv 1903.05134, section 3.2).
     """
 
-    def __init__(self, model: SASRecSupernetConfig, ranking: RankingConfig, draws: ItemDraws) -> None:
+    def __init__(
+        self, model: SASRecSupernetConfig, ranking: RankingConfig, draws: ItemDraws, in_windows: bool = False
+    ) -> None:
+        """`in_windows`, a row that is longer than the model reads becomes several sequences, and no target is lost."""
         self._model = model
+        self._in_windows = in_windows
         self._loss = ItemLoss(model.loss, draws)
         self._ranking = ranking
         self._draws = draws
 
     def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:
         """Return the sum of the losses of all networks of the step; all ranks together."""
-        sequences = sequences_of(batch.ids, self._model.max_length)
+        sequences = sequences_of(batch.ids, self._model.max_length, self._in_windows)
         if self._model.hold_out_last:
             sequences, _ = split_last_targets(sequences)
         model = cast(ShardedSequenceModel, arm.model)
@@ -79,26 +84,21 @@ class ElasticTask:
         candidates = self._loss.candidates(sequences.targets, num_steps)
         rows = model.look_up(sequences, candidates)
         largest, *others = supernet.choices
-        teacher = predict(supernet, largest, sequences, *rows)
-        loss = self._loss.losses(teacher, sequences.targets, candidates).sum()
+        predicted = predict(supernet, largest, sequences, *rows)
+        loss = self._loss.losses(predicted, sequences.targets, candidates).sum() + _no_gradients(supernet, sequences)
+        if not others:
+            return loss
+        teacher = self._loss.teacher(predicted, sequences.targets, candidates)
         for choice in others:
             short = shorten(sequences, choice.max_length)
             predicted = predict(supernet, choice, short.sequences, rows[0][short.items], rows[1])
-            loss = (
-                loss
-                + self._loss.distilled(
-                    predicted,
-                    teacher.detached(short.targets),
-                    short.sequences.targets,
-                    candidates,
-                    self._model.distillation,
-                ).sum()
-            )
-        return loss + _no_gradients(supernet, sequences)
+            loss = loss + self._loss.distilled(predicted, teacher, short, candidates, self._model.distillation).sum()
+        return loss
 
     def metrics(self) -> RankingMetrics:
         """Return metrics without predictions; they are the largest network's."""
-        return RankingMetrics(self._ranking, LastSequences(self._model.max_length), self._draws)
+        sequences = LastSequences(self._model.max_length, self._in_windows)
+        return RankingMetrics(self._ranking, sequences, self._draws)
 
 
 def predict(

@@ -23,7 +23,9 @@ class RankingConfig(Config):
     """How next items are scored: by their rank among all items, whatever the loss."""
 
     filter_seen: bool = True
-    """Whether the items of a history are left out of the ranking of what comes after it."""
+    """Whether the items of a history are left out of the ranking of what comes after it. Where items come back, as
+    places or songs do, give false: a target that was seen before would be ranked among unseen items alone, which gives
+    it away. `repeat_share` in the history is the share of such targets."""
     sampled: tuple[Distribution, ...] = ()
     """Ranks among 100 unseen items besides, drawn evenly or by how often they occur, to compare with papers: such
     ranks may turn the order of models round (Krichene and Rendle, KDD 2020)."""
@@ -59,6 +61,7 @@ class RankingMetrics:
         self._draws = draws
         self._rows = 0
         self._targets = 0
+        self._repeats = 0
         prefixes = ("", *(_prefix(name) for name in config.sampled))
         self._sums = {f"{prefix}{name}@{k}": 0.0 for prefix in prefixes for k in CUTOFFS for name in _GAINS}
 
@@ -74,10 +77,12 @@ class RankingMetrics:
         sequences = self._sequences.of(batch)
         model.head.eval()
         encoded, _, _ = model.encode(sequences, self._sequences.no_items)
-        queries, first = _of_all_ranks(self._queries(encoded, batch, sequences))
+        before, of = items_before(batch.ids, sequences)
+        queries, first = _of_all_ranks(self._queries(encoded, sequences.targets, before, of))
         ranks, sampled = rank_targets(model.tables, queries)
         self._rows += batch.num_rows
         self._targets += len(ranks)
+        self._repeats += _sum_of_ranks(of[before == sequences.targets[of]].unique().numel(), of.device)
         self._add("", ranks)
         for name, standing in sampled.items():
             self._add(_prefix(name), standing)
@@ -86,13 +91,15 @@ class RankingMetrics:
         return lacking / torch.bincount(sequences.target_rows, minlength=len(lacking)).clamp(min=1)
 
     def compute(self) -> dict[str, Any]:
-        """Return `rows`, `targets` and means over the targets, such as `ndcg@10`; None where there are no targets."""
-        means = {name: total / self._targets if self._targets else None for name, total in self._sums.items()}
+        """Return `rows`, `targets` and means over the targets, such as `ndcg@10`; None where there are no targets.
+
+        `repeat_share` is the share of targets that stand in their own history.
+        """
+        totals = {"repeat_share": self._repeats, **self._sums}
+        means = {name: total / self._targets if self._targets else None for name, total in totals.items()}
         return {"rows": self._rows, "targets": self._targets, **means}
 
-    def _queries(self, encoded: Tensor, batch: Batch, sequences: SequenceBatch) -> Queries:
-        targets = sequences.targets
-        before, of = items_before(batch.ids, sequences)
+    def _queries(self, encoded: Tensor, targets: Tensor, before: Tensor, of: Tensor) -> Queries:
         samples: dict[str, Tensor] = {}
         if self._config.sampled:
             keys = history_keys(targets, before, of)
@@ -141,6 +148,14 @@ def _of_all_ranks(mine: Queries) -> tuple[Queries, int]:
         samples={name: _gather(sample)[0] for name, sample in mine.samples.items()},
     )
     return joined, first
+
+
+def _sum_of_ranks(count: int, device: torch.device) -> int:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return count
+    total = torch.tensor(count, device=device)
+    dist.all_reduce(total)
+    return int(total)
 
 
 def _gather(rows: Tensor) -> tuple[Tensor, list[int]]:

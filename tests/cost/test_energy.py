@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from raysparse.cost import energy
 from raysparse.cost.energy import encoder_energy, proxy_microjoules
@@ -20,6 +21,15 @@ def test_without_a_counter_it_is_a_proxy_and_says_so(tmp_path: Path):
     assert found.microjoules == pytest.approx((4.6 * macs + 160 * read) / 1e6)
     larger = SASRecConfig(embedding_dim=16, num_layers=2, max_length=10)
     assert proxy_microjoules(SASRec(larger), larger) > found.microjoules
+
+
+def test_an_encoder_that_is_not_on_the_cpu_is_not_charged_to_the_cpus_counter(tmp_path: Path):
+    (tmp_path / "energy_uj").write_text("0")
+    with torch.device("meta"):
+        encoder = SASRec(CONFIG)
+    found = encoder_energy(encoder, CONFIG, tmp_path)
+    assert found.is_proxy
+    assert found.microjoules == proxy_microjoules(SASRec(CONFIG), CONFIG)
 
 
 def test_a_counter_is_read_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

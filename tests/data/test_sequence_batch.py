@@ -36,6 +36,20 @@ def test_a_long_history_is_cut_at_its_beginning_and_keeps_what_was_seen():
     assert [items[of == target].tolist() for target in range(3)] == [[1, 2, 3, 4], [7, 8, 9], [7, 8, 9, 10]]
 
 
+def test_a_row_that_is_too_long_becomes_windows_that_share_its_targets():
+    # The second row's first window is from its beginning; the third's history is long, its two targets need one window.
+    ids = ids_of([([1, 2], [3]), ([4], [5, 6, 7, 8, 9, 10, 11]), ([12, 13, 14, 15, 16, 17], [18, 19]), ([], [])])
+    batch = sequences_of(ids, max_length=3, in_windows=True)
+    pieces = [piece.tolist() for piece in batch.items.split(batch.lengths.tolist())]
+    assert pieces == [[1, 2, 3], [4, 5, 6, 7], [6, 7, 8, 9], [8, 9, 10, 11], [16, 17, 18, 19], []]
+    assert batch.targets.tolist() == [3, 5, 6, 7, 8, 9, 10, 11, 18, 19]
+    assert batch.target_rows.tolist() == [0, *[1] * 7, 2, 2]
+    assert batch.num_before.tolist() == [2, 1, 2, 3, 4, 5, 6, 7, 6, 7]
+    assert batch.items[batch.input_places][batch.target_inputs].tolist() == [2, 4, 5, 6, 7, 8, 9, 10, 17, 18]
+    items, of = items_before(ids, batch)
+    assert items[of == 5].tolist() == [4, 5, 6, 7, 8]
+
+
 ROWS = st.lists(
     st.tuples(st.lists(st.integers(1, 50), max_size=6), st.lists(st.integers(1, 50), max_size=6)), min_size=1
 )
@@ -62,6 +76,33 @@ def test_every_target_is_what_comes_next_after_its_input(rows: Rows, max_length:
     ]
     assert found == expected
     assert int(batch.lengths.max()) <= max_length + 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=ROWS, max_length=st.integers(1, 8))
+def test_in_windows_every_target_is_there_once_with_half_of_the_history_at_least(rows: Rows, max_length: int):
+    ids = ids_of(rows)
+    batch = sequences_of(ids, max_length, in_windows=True)
+    expected: list[tuple[int, list[int]]] = []
+    for row, (history, targets) in enumerate(rows):
+        whole = [*history, *targets]
+        expected += [(row, whole[: place + 1]) for place in range(max(len(history), 1), len(whole))]
+    items, of = items_before(ids, batch)
+    ends = batch.lengths.cumsum(0)
+    found: list[tuple[int, list[int]]] = []
+    for number, place in enumerate(batch.target_places.tolist()):
+        before = items[of == number].tolist()
+        found.append((int(batch.target_rows[number]), [*before, int(batch.items[place])]))
+        sequence = int(torch.searchsorted(ends, place, right=True))
+        read = batch.items[int(ends[sequence] - batch.lengths[sequence]) : place].tolist()
+        assert read == before[len(before) - len(read) :]
+        assert len(read) >= min(len(before), (max_length + 1) // 2)
+        assert int(batch.items[batch.input_places][batch.target_inputs[number]]) == before[-1]
+    assert found == expected
+    assert all(length <= max_length + 1 for length in batch.lengths.tolist())
+    # Where no row is longer than what is read, there is nothing to cut.
+    if max(len(history) + len(targets) for history, targets in rows) <= max_length + 1:
+        assert all(getattr(batch, f.name).equal(getattr(sequences_of(ids, max_length), f.name)) for f in fields(batch))
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,12 +1,15 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from raysparse.callbacks.sandwich import Sandwich, SandwichConfig
 from raysparse.config import check
-from raysparse.data.schema import sequence_schema
+from raysparse.data.dataset import TRAIN, write_part
+from raysparse.data.schema import TARGETS, sequence_schema
 from raysparse.errors import ConfigError
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.search.sequence_cache import SequenceCache
@@ -84,9 +87,31 @@ def test_a_killed_run_draws_the_same_networks_again(data: str, tmp_path: Path, o
 
 
 def test_what_is_held_out_is_not_learned(data: str, tmp_path: Path, one_rank: None):
-    run_job(sequence_job(data, str(tmp_path / "run"), **changes_of(tmp_path / "run")))
-    run_job(sequence_job(data, str(tmp_path / "held"), **changes_of(tmp_path / "held", hold_out_last=True)))
-    assert history(tmp_path / "run")[1]["ndcg@10"] != history(tmp_path / "held")[1]["ndcg@10"]
+    other = write_parts(tmp_path / "set", sequences(200)).path
+    change_last_targets(other)
+    for hold_out, name in ((True, "held"), (False, "run")):
+        for path in (data, other):
+            folder = tmp_path / f"{name}-{path == other}"
+            run_job(sequence_job(path, str(folder), **changes_of(folder, hold_out_last=hold_out)))
+    held, held_of_other, run, run_of_other = (
+        SequenceCache.open(str(tmp_path / name / "cache"))
+        for name in ("held-False", "held-True", "run-False", "run-True")
+    )
+    # Whatever the last targets are, the same is learned: no loss or gradient comes from them.
+    assert history(tmp_path / "held-False") == history(tmp_path / "held-True")
+    assert held.items().equal(held_of_other.items())
+    assert all(held_of_other.weights()[name].equal(weight) for name, weight in held.weights().items())
+    assert not run.items().equal(run_of_other.items())
+
+
+def change_last_targets(data: str) -> None:
+    """Have the last item of each row of the training part be another one."""
+    part = Path(data) / f"day={TRAIN}" / "part-00000.parquet"
+    table = pq.ParquetFile(part).read()
+    changed = [[*targets[:-1], 1 + (targets[-1] + 6) % NUM_ITEMS] for targets in table[TARGETS].to_pylist()]
+    place = table.schema.get_field_index(TARGETS)
+    column = pa.array(changed, table.schema.field(TARGETS).type)
+    write_part(data, TRAIN, 0, table.set_column(place, table.schema.field(TARGETS), column))
 
 
 def test_axes_are_opened_by_steps():

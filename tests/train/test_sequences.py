@@ -9,10 +9,10 @@ from raysparse.train.checkpoint import CheckpointFolder
 from raysparse.train.run_folder import RunFolder
 from raysparse.train.summary import summarize
 from tests.data.datasets import PLAIN, write_dataset
-from tests.data.sequence_sets import sequences, write_days, write_parts
+from tests.data.sequence_sets import NUM_ITEMS, sequences, write_days, write_parts
 from tests.gloo import run_ranks
 from tests.train.ranks import history, run_job
-from tests.train.sequence_jobs import MODEL, run_sequences, run_sequences_until, sequence_job
+from tests.train.sequence_jobs import MODEL, SPACE, run_sequences, run_sequences_until, sequence_job
 
 pytestmark = pytest.mark.multi
 
@@ -136,6 +136,51 @@ def test_a_stream_of_days_is_predicted_before_it_is_learned(tmp_path: Path, one_
     assert records[0]["ndcg@10"] < 0.3
     assert records[3]["ndcg@10"] > records[1]["ndcg@10"] > records[0]["ndcg@10"]
     assert all(record["targets"] > record["rows"] for record in records)
+
+
+def test_a_day_of_many_targets_is_scored_and_learned_whole(tmp_path: Path):
+    # One rank has four times as many sequences as the other.
+    longest = list(range(1, NUM_ITEMS + 1))
+    days = [[(longest[:1], longest[1:]), ([3, 4], [5])]] * 20
+    data = write_days(tmp_path / "set", days).path
+    changes = {"epochs": None, "ranking": {"filter_seen": False}, "sharding": {"default": "row_wise"}}
+    run_ranks(2, run_sequences, data, str(tmp_path / "two"), changes)
+    records = history(tmp_path / "two")
+    assert {record["targets"] for record in records} == {NUM_ITEMS}
+    # Of 39 targets in a ring the first 29 are beyond what is read at the row's end; they are learned all the same.
+    assert records[0]["hr@5"] < 0.3
+    assert records[-1]["hr@5"] > 0.9
+
+
+def test_targets_that_were_seen_before_are_counted(tmp_path: Path):
+    # Seen before: the first row's 1, also where it was cut off, and the third row's second 4.
+    days = [[([1, *range(2, 14)], [1, 14]), ([3], [5]), ([4], [6, 4])], [([7], [8])]]
+    data = write_days(tmp_path / "set", days).path
+    run_ranks(2, run_sequences, data, str(tmp_path / "run"), {"epochs": None, "ranking": {"filter_seen": False}})
+    assert [record["repeat_share"] for record in history(tmp_path / "run")] == [2 / 5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (
+            {"model": {**MODEL, "loss": LOSSES[1]}},
+            r"model\.loss\.negatives: found \"popular\"; allowed: uniform on a stream of days",
+        ),
+        ({"ranking": {"sampled": ["uniform", "popular"]}}, r"ranking\.sampled: .*allowed: none or uniform on a stream"),
+        (
+            {
+                "model": {"kind": "sasrec_supernet", "space": {**SPACE, "loss": LOSSES[1]}},
+                "callbacks": [{"kind": "sandwich"}],
+            },
+            r"model\.space\.loss\.negatives: found \"popular\"; allowed: uniform on a stream of days",
+        ),
+    ],
+)
+def test_draws_by_popularity_are_refused_on_a_stream_of_days(changes: dict[str, Any], fault: str):
+    with pytest.raises(ConfigError, match=fault):
+        sequence_job("data", "run", epochs=None, **changes)
+    sequence_job("data", "run", **changes)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss["kind"])

@@ -41,9 +41,10 @@ class SequencesConfig(Config):
     """`text`: a line per user, `user item item ...` in order of time. `movielens`: ratings, in any layout of MovieLens.
     `amazon`: reviews, `user,item,rating,timestamp` or JSON lines. `gowalla`: check-ins, tab separated. `split`: a ready
     split of train_input, val_input, val_output and test_output. `table`: own CSV or Parquet files (see `columns`)."""
-    split: Literal["leave_one_out", "days"] = "leave_one_out"
-    """`leave_one_out`: each user's last item is for the test, the one before it for validation. `days`: each day is
-    predicted from the days before it."""
+    split: Literal["leave_one_out", "days", "ready"] = "leave_one_out"
+    """`leave_one_out`: each user's last item is for the test, the one before it for validation; of a ready split, the
+    last two items of train_input, which alone is read. `days`: each day is predicted from the days before it. `ready`:
+    as the files of the format `split` are cut; where val_input lacks a user, the test skips an item of theirs."""
     columns: EventColumns | None = Field(default=None, validate_default=True)
     """Names of the columns, for `format: table`."""
     min_user_events: int = Field(default=1, ge=1)
@@ -59,9 +60,12 @@ class SequencesConfig(Config):
 
     @field_validator("split")
     @classmethod
-    def _days_need_dates(cls, split: str, info: ValidationInfo) -> str:
-        if split == "days" and info.data.get("format") in _UNDATED:
-            raise ValueError(f"'leave_one_out', as the format {info.data['format']!r} has no dates")
+    def _split_of_format(cls, split: str, info: ValidationInfo) -> str:
+        form = info.data.get("format")
+        if split == "days" and form in _UNDATED:
+            raise ValueError(f"'leave_one_out', as the format {form!r} has no dates")
+        if split == "ready" and form not in (None, "split"):
+            raise ValueError(f"'leave_one_out' or 'days', as the format {form!r} is not split; 'split' alone is")
         return split
 
     @field_validator("columns")
@@ -77,8 +81,8 @@ class SequencesConfig(Config):
     @field_validator("min_user_events", "min_item_events")
     @classmethod
     def _ready_split_stays(cls, events: int, info: ValidationInfo) -> int:
-        if events > 1 and info.data.get("format") == "split":
-            raise ValueError("1, as the format 'split' is taken as it is")
+        if events > 1 and info.data.get("split") == "ready":
+            raise ValueError("1, as a split that is ready is taken as it is")
         return events
 
     @field_validator("min_rating")

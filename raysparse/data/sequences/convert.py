@@ -28,7 +28,7 @@ from raysparse.data.sequences.histories import Histories, Rows, histories_of, wr
 from raysparse.data.sequences.item_lists import ItemLists
 from raysparse.data.sequences.leave_one_out import SHORTEST, leave_one_out, train_counts
 from raysparse.data.sequences.ratings import Ratings
-from raysparse.data.sequences.ready_split import ReadySplit
+from raysparse.data.sequences.ready_split import ReadySplit, TrainInput
 from raysparse.data.sequences.reviews import Reviews
 from raysparse.errors import DataError
 
@@ -46,6 +46,7 @@ READERS: dict[str, Callable[[SequencesConfig], EventReader]] = {
     "movielens": Ratings,
     "amazon": Reviews,
     "gowalla": CheckIns,
+    "split": TrainInput,
     "table": EventTables,
 }
 """Reader of each format of events, by its name."""
@@ -53,7 +54,7 @@ READERS: dict[str, Callable[[SequencesConfig], EventReader]] = {
 
 def open_sequences(config: SequencesConfig) -> EventReader | ReadySplit:
     """Find the files of a config (driver); DataError where they are not there."""
-    return ReadySplit(config) if config.format == "split" else READERS[config.format](config)
+    return ReadySplit(config) if config.split == "ready" else READERS[config.format](config)
 
 
 def convert(config: SequencesConfig, reader: EventReader | ReadySplit, path: str) -> Manifest:

@@ -6,10 +6,11 @@
     val_output.txt      the second-last item of each of these, line by line
 
 Each may be packed with gzip. The second-last item of the users that are not in val_input is not known; their history
-in the test ends with the item before it.
+in the test ends with the item before it. The histories of train_input are complete, and can be split anew.
 """
 
 import posixpath
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,9 +20,10 @@ import pyarrow as pa
 
 from raysparse.data.arrow import compute as pc
 from raysparse.data.dataset import TEST, TRAIN, VALIDATION
+from raysparse.data.rejects import Rejects
 from raysparse.data.sequences.config import SequencesConfig
-from raysparse.data.sequences.event_rows import read_lines
-from raysparse.data.sequences.events import Codes, Events, coded
+from raysparse.data.sequences.event_rows import read_lines, reject_lines
+from raysparse.data.sequences.events import Codes, EventBlock, Events, coded
 from raysparse.data.sequences.histories import Histories, Places, Rows, histories_of
 from raysparse.data.sequences.item_lists import split_words
 from raysparse.data.sequences.leave_one_out import train_rows
@@ -56,11 +58,26 @@ class _ItemFile:
     """Each line with one blank between its items, `[lines]`."""
 
 
+class TrainInput:
+    """The lines of train_input, each a user, whose name is the number of the line."""
+
+    def __init__(self, config: SequencesConfig) -> None:
+        self._path = _find(config.input, (_TRAIN,))[_TRAIN]
+
+    def blocks(self, rejects: Rejects) -> Iterator[EventBlock]:
+        """Read the events of the file (driver)."""
+        for block in read_lines(self._path):
+            lines = split_words(block)
+            reject_lines(self._path, block, lines.misfits, rejects)
+            numbers = np.repeat(block.first_line + lines.lines, np.diff(lines.ends, prepend=0))
+            yield EventBlock(coded(pa.array(numbers)), coded(lines.words), None)
+
+
 class ReadySplit:
     """The four files of a folder."""
 
     def __init__(self, config: SequencesConfig) -> None:
-        self._paths = _find(config.input)
+        self._paths = _find(config.input, (_TRAIN, _TEST, _VALIDATION, _NEXT))
 
     def read(self) -> SplitRows:
         """Read the split (driver), whole in memory: some 60 bytes an item of a line, and twice the text of the files.
@@ -98,14 +115,14 @@ def _split_rows(
     return SplitRows(histories, item_names, rows, starts + train.sizes, num_users - len(users))
 
 
-def _find(folder: str) -> dict[str, str]:
+def _find(folder: str, names: tuple[str, ...]) -> dict[str, str]:
     filesystem, root = fsspec.core.url_to_fs(folder)
     if not filesystem.isdir(root):
-        raise DataError(f"{folder} is not a folder; set `input` to the folder of the split's four files")
+        raise DataError(f"{folder} is not a folder; set `input` to the folder of the split's files")
     local = "file" in filesystem.protocol
     listed = sorted(cast(list[str], filesystem.ls(root, detail=False)), reverse=True)
     paths = {posixpath.basename(path).removesuffix(".gz").removesuffix(".txt"): path for path in listed}
-    missing = [name for name in (_TRAIN, _TEST, _VALIDATION, _NEXT) if name not in paths]
+    missing = [name for name in names if name not in paths]
     if missing:
         raise DataError(f"{folder} holds no {missing[0]}.txt (or {missing[0]}.txt.gz), which belongs to a ready split")
     return {name: path if local else filesystem.unstrip_protocol(path) for name, path in paths.items()}

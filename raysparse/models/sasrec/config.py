@@ -23,10 +23,11 @@ class SampledSoftmaxConfig(Config):
     num_negatives: int = Field(default=256, ge=1)
     """Negatives of a step."""
     negatives: Literal["uniform", "popular"] = "uniform"
-    """Whether they are drawn evenly, or by how often the items occur."""
+    """Whether they are drawn evenly, or by how often the items occur; on a stream of days evenly, since the counts go
+    to its end."""
     log_q_correction: bool = True
-    """Whether a logit loses the log of how often its item is expected among the negatives (Bengio and Senecal 2008);
-    for even draws it is the same for all items, and changes nothing."""
+    """Whether a negative's logit loses the log of how often its item is expected among the negatives (Bengio and
+    Senecal 2008), so that the negatives stand for all other items; without it they stand for themselves alone."""
 
 
 class GBCEConfig(Config):

@@ -74,7 +74,8 @@ class SASRec(nn.Module):
         # A block with the norm behind it has already normalised its outputs.
         self.output_norm = nn.LayerNorm(config.embedding_dim, _EPS) if config.norm == "pre" else nn.Identity()
         self.links = _links_of(config)
-        self.draw()
+        if not self.positions.is_meta:
+            self.draw()
 
     def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
         """Encode sequences of at most `max_length` items; `offsets` `[B + 1]` says where each begins."""

@@ -58,10 +58,20 @@ def buckets_of(offsets: Tensor) -> list[Bucket]:
 
 def by_bucket(buckets: list[Bucket], values: Tensor, function: Callable[[Tensor, Bucket], Tensor]) -> Tensor:
     """Apply a function to padded buckets `[N, L, ...]`, one at least, and put its results back, `[T, ...]`."""
-    results = [(bucket, function(values[bucket.places], bucket)) for bucket in buckets]
+    results = [
+        (bucket, function(padded, bucket)) for bucket, padded in zip(buckets, _padded(buckets, values), strict=True)
+    ]
     joined = torch.cat([result[bucket.kept] for bucket, result in results])
     places = torch.cat([bucket.places[bucket.kept] for bucket, _ in results])
     return torch.empty_like(joined).index_copy(0, places, joined)
+
+
+def _padded(buckets: list[Bucket], values: Tensor) -> list[Tensor]:
+    """The values of each bucket, `[N, L, ...]`."""
+    # In one piece: on the way back each piece would bring a gradient as large as the values.
+    places = torch.cat([bucket.places.flatten() for bucket in buckets])
+    pieces = values.flatten(1).index_select(0, places).split([bucket.places.numel() for bucket in buckets])
+    return [piece.view(*bucket.places.shape, *values.shape[1:]) for bucket, piece in zip(buckets, pieces, strict=True)]
 
 
 def _bucket(offsets: Tensor, rows: Tensor, longest: int) -> Bucket:

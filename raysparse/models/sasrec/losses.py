@@ -1,5 +1,6 @@
 """Losses of next items: one per target, of its encoding and of rows of the table."""
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -11,17 +12,21 @@ _SCORES_AT_A_TIME = 2**25
 """Scores of a full softmax that are held at a time, 128 MiB; more are computed again on the way back. For 1,340 targets
 of 100,000 items the way there and back takes 0.5 GiB, by measurement, and all at once 1.5."""
 
+Teacher = Callable[[Tensor], Tensor]
+"""Natural logs of the probabilities `[Q, K]` that a network gives K items, for some of a step's targets, by their
+places `[Q]`; without gradients."""
+
 
 def full_softmax(
     encoded: Tensor,
     items: Tensor,
     targets: Tensor,
-    teacher: tuple[Tensor, Tensor] | None = None,
+    teacher: tuple[Teacher, Tensor] | None = None,
     distillation: float = 1.0,
 ) -> Tensor:
     """Return the cross-entropy `[P]` of targets `[P]` among all items; row 0 of `items` `[M + 1, D]` is none.
 
-    With a `teacher`, its encodings `[P, W]` and items `[M + 1, W]`, the divergence from it is added.
+    With a `teacher`, and the places `[P]` of the targets among its own, the divergence from it is added.
     """
     size = max(1, _SCORES_AT_A_TIME // len(items))
     if len(encoded) <= size:
@@ -29,20 +34,39 @@ def full_softmax(
     parts: list[Tensor] = []
     for start in range(0, len(encoded), size):
         part = slice(start, start + size)
-        of_teacher = None if teacher is None else (teacher[0][part], teacher[1])
-        arguments = (encoded[part], items, targets[part], of_teacher, distillation)
+        of_part = None if teacher is None else (teacher[0], teacher[1][part])
+        arguments = (encoded[part], items, targets[part], of_part, distillation)
         parts.append(cast(Tensor, checkpoint(_full_softmax, *arguments, use_reentrant=False)))
     return torch.cat(parts)
 
 
 def _full_softmax(
-    encoded: Tensor, items: Tensor, targets: Tensor, teacher: tuple[Tensor, Tensor] | None, distillation: float
+    encoded: Tensor, items: Tensor, targets: Tensor, teacher: tuple[Teacher, Tensor] | None, distillation: float
 ) -> Tensor:
     logits = encoded @ items[1:].T
     losses = torch.nn.functional.cross_entropy(logits, targets - 1, reduction="none")
     if teacher is None:
         return losses
-    return losses + distillation * divergence(logits, teacher[0] @ teacher[1][1:].T)
+    of_targets, places = teacher
+    return losses + distillation * divergence(logits, of_targets(places))
+
+
+def full_softmax_teacher(encoded: Tensor, items: Tensor) -> Teacher:
+    """Return what encodings `[P, W]` make of all items `[M + 1, W]`: worked out here for all that learn from it.
+
+    Where these are more scores than are held at a time, they are worked out whenever they are asked for.
+    """
+    encoded, items = encoded.detach(), items.detach()
+    if len(encoded) * len(items) > _SCORES_AT_A_TIME:
+        return lambda places: torch.log_softmax(encoded[places] @ items[1:].T, dim=1)
+    kept = torch.log_softmax(encoded @ items[1:].T, dim=1)
+    return lambda places: kept[places]
+
+
+def sampled_softmax_teacher(logits: Tensor) -> Teacher:
+    """Return what a network makes of its targets and the negatives, given its `sampled_logits` `[P, 1 + N]`."""
+    kept = torch.log_softmax(logits.detach(), dim=1)
+    return lambda places: kept[places]
 
 
 def sampled_softmax(logits: Tensor) -> Tensor:
@@ -56,29 +80,28 @@ def sampled_logits(
     targets: Tensor,
     negatives: Tensor,
     negative_ids: Tensor,
-    log_expected: tuple[Tensor, Tensor] | None,
+    log_expected: Tensor | None,
 ) -> Tensor:
     """Return the logits `[P, 1 + N]` of each target, which comes first, and of the negatives that all share.
 
-    `encoded`, `positives` `[P, D]`, `negatives` `[N, D]`; `log_expected` are the logs of how often targets `[P]` and
-    negatives `[N]` are expected among the draws, which their logits lose (Bengio and Senecal 2008). A negative that is
-    a target's own item does not count for it.
+    `encoded`, `positives` `[P, D]`, `negatives` `[N, D]`; `log_expected` `[N]` are the logs of how often the negatives
+    are expected among the draws, which their logits lose, so that their sum is that of all other items in the mean
+    (importance sampling: Bengio and Senecal 2008). A target is there whatever is drawn, and loses nothing
+    (arXiv 2507.09331). A negative that is a target's own item does not count for it.
     """
     own = (encoded * positives).sum(1)
     others = encoded @ negatives.T
     if log_expected is not None:
-        own = own - log_expected[0]
-        others = others - log_expected[1]
+        others = others - log_expected
     others = others.masked_fill(targets.unsqueeze(1) == negative_ids, -torch.inf)
     return torch.cat([own.unsqueeze(1), others], dim=1)
 
 
-def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+def divergence(logits: Tensor, of_teacher: Tensor) -> Tensor:
     """Return Kullback and Leibler's divergence `[P]` of a teacher's probabilities from those of `logits` `[P, K]`.
 
-    The teacher learns nothing from it. What has no probability for it does not count.
+    `of_teacher` are the natural logs of its probabilities, `[P, K]`. What has none for it does not count.
     """
-    of_teacher = torch.log_softmax(teacher.detach(), dim=1)
     lost = of_teacher - torch.log_softmax(logits, dim=1)
     return (of_teacher.exp() * lost.masked_fill(of_teacher == -torch.inf, 0.0)).sum(1)
 

@@ -13,6 +13,9 @@ from raysparse.models.sasrec.config import LossConfig, SASRecConfig
 from raysparse.models.sasrec.encoder import SASRec
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 
+_NETWORKS_KEPT = 64
+"""Of those that were asked for last: the smallest one comes back every step, most drawn ones never."""
+
 
 class SASRecSupernetConfig(Config):
     """The shared weights of all networks of a space; it needs a callback of kind `sandwich`."""
@@ -54,7 +57,7 @@ class SASRecSupernet(nn.Module):
         self.network = SASRec(config.space.largest)
         self.choices: tuple[SASRecConfig, ...] = (config.space.largest,)
         self.links: dict[str, Link] = {}
-        self._empty: dict[SASRecConfig, SASRec] = {}
+        self._kept: dict[SASRecConfig, SASRec] = {}
 
     def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
         """Encode with the largest network."""
@@ -64,11 +67,19 @@ class SASRecSupernet(nn.Module):
         """Encode `[T, D]`, of which a network reads the first channels, as a choice: to `[T, W]`."""
         if choice == self.network.config:
             return self.network(values, offsets)
-        if choice not in self._empty:
-            self._empty[choice] = _empty(choice)
-        network = self._empty[choice].train(self.training)
+        network = self._without_weights(choice).train(self.training)
         weights = shared_weights(self.network, network)
         return functional_call(network, weights, (values[:, : choice.embedding_dim], offsets))
+
+    def _without_weights(self, choice: SASRecConfig) -> SASRec:
+        """A network on `meta`; those that were asked for last are kept, in that order."""
+        network = self._kept.pop(choice, None)
+        if network is None:
+            network = _empty(choice)
+        self._kept[choice] = network
+        if len(self._kept) > _NETWORKS_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return network
 
 
 def shared_weights(network: SASRec, part: SASRec) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ def write(folder: Path, **changed: str) -> str:
 
 
 def test_rows(tmp_path: Path) -> None:
-    result = converted(tmp_path, input=write(tmp_path), format="split")
+    result = converted(tmp_path, input=write(tmp_path), format="split", split="ready")
     assert result.rows == {
         "train": [(["a"], ["b", "c", "d"]), (["b"], ["c"]), (["a"], ["c"])],
         "validation": [(["b", "c", "a"], ["f"]), (["a", "c", "d"], ["b"])],
@@ -53,21 +53,47 @@ def test_rows(tmp_path: Path) -> None:
 )
 def test_files_that_do_not_fit_each_other(tmp_path: Path, changed: dict[str, str], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        converted(tmp_path, input=write(tmp_path, **changed), format="split")
+        converted(tmp_path, input=write(tmp_path, **changed), format="split", split="ready")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (tmp_path / "raw" / "val_output.txt").unlink()
     with pytest.raises(DataError, match=r"holds no val_output\.txt \(or val_output\.txt\.gz\)"):
-        converted(tmp_path, input=folder, format="split")
+        converted(tmp_path, input=folder, format="split", split="ready")
     with pytest.raises(DataError, match="is not a folder"):
-        converted(tmp_path / "out", input=f"{folder}/train_input.txt", format="split")
+        converted(tmp_path / "out", input=f"{folder}/train_input.txt", format="split", split="ready")
+
+
+def test_train_input_alone_is_left_one_out_of(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "train_input.txt").write_text("a b c d\n\nb c\nc  a b\nc a b\n")
+    result = converted(tmp_path, input=str(raw), format="split")
+    assert result.rows == {
+        "train": [(["a"], ["b"])],
+        "validation": [(["a", "b"], ["c"]), (["c"], ["a"]), (["c"], ["a"])],
+        "test": [(["a", "b", "c"], ["d"]), (["c", "a"], ["b"]), (["c", "a"], ["b"])],
+    }
+    assert result.counts == {**dict.fromkeys("abcd", 0), "a": 1, "b": 1, "c": 2}
+    assert result.manifest.protocol == "leave_one_out"
+    assert result.manifest.left_out == {"users with fewer than 3 events": 1}
+    assert result.faults == [("train_input.txt", 2, "an empty line")]
+
+
+def test_real_train_input(tmp_path: Path) -> None:
+    folder = shared("ml-1m")
+    result = converted(tmp_path, input=folder, format="split")
+    with gzip.open(f"{folder}/train_input.txt.gz", "rt") as file:
+        users = [line.split() for line in file]
+    assert result.rows["train"] == [(items[:1], items[1:-2]) for items in users]
+    assert result.rows["validation"] == [(items[:-2], items[-2:-1]) for items in users]
+    assert result.rows["test"] == [(items[:-1], items[-1:]) for items in users]
 
 
 def test_real_split(tmp_path: Path) -> None:
     folder = shared("ml-1m")
-    result = converted(tmp_path, input=folder, format="split")
+    result = converted(tmp_path, input=folder, format="split", split="ready")
     assert {day.day: day.rows for day in result.manifest.days} == {"train": 6_040, "validation": 512, "test": 6_040}
     assert len(result.counts) == 3_416
     assert sum(result.counts.values()) == 987_019

@@ -3,7 +3,16 @@ import torch
 from torch import Tensor
 
 from raysparse.models.sasrec import losses
-from raysparse.models.sasrec.losses import bce, divergence, full_softmax, gbce, sampled_logits, sampled_softmax
+from raysparse.models.sasrec.losses import (
+    bce,
+    divergence,
+    full_softmax,
+    full_softmax_teacher,
+    gbce,
+    sampled_logits,
+    sampled_softmax,
+    sampled_softmax_teacher,
+)
 
 NUM_ITEMS, WIDTH, COUNT = 9, 4, 6
 TARGETS = torch.tensor([1, 9, 3, 3, 7, 2])
@@ -50,19 +59,33 @@ def test_sampled_softmax_over_all_items_is_the_full_one(drawn: tuple[Tensor, Ten
     torch.testing.assert_close(sampled, full_softmax(encoded, items, TARGETS))
 
 
-def test_log_q_correction_makes_up_for_uneven_draws(drawn: tuple[Tensor, Tensor]):
-    encoded, items = drawn
-    counts = torch.arange(1, NUM_ITEMS + 1)
-    # Every item drawn as often as it is expected to be: the corrected sum is that over all items.
+@pytest.mark.parametrize(
+    "counts", [torch.arange(1, NUM_ITEMS + 1), torch.full((NUM_ITEMS,), 3)], ids=["uneven", "even"]
+)
+def test_items_drawn_as_often_as_expected_give_full_softmax(drawn: tuple[Tensor, Tensor], counts: Tensor):
+    encoded, items = (part.requires_grad_() for part in drawn)
     ids = torch.repeat_interleave(torch.arange(1, NUM_ITEMS + 1), counts)
-    expected = counts.double().log()
-    log_expected = (expected[TARGETS - 1], expected[ids - 1])
+    log_expected = counts.double().log()[ids - 1]
     corrected = sampled_softmax(sampled_logits(encoded, items[TARGETS], TARGETS, items[ids], ids, log_expected))
-    logits = encoded @ items[1:].T
-    own = logits.gather(1, (TARGETS - 1).unsqueeze(1)).squeeze(1)
-    others = logits.exp().sum(1) - own.exp()
-    shifted = own - expected[TARGETS - 1]
-    torch.testing.assert_close(corrected, torch.log(shifted.exp() + others) - shifted)
+    full = full_softmax(encoded, items, TARGETS)
+    torch.testing.assert_close(corrected, full, rtol=0, atol=1e-6)
+    gradients = (torch.autograd.grad(losses.sum(), (encoded, items)) for losses in (corrected, full))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_corrected_losses_of_few_draws_are_those_of_full_softmax_in_the_mean(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    shares = torch.arange(1, NUM_ITEMS + 1).double() / sum(range(1, NUM_ITEMS + 1))
+    generator = torch.Generator().manual_seed(1)
+    sums = torch.zeros(COUNT, dtype=torch.float64)
+    for _ in range(2_000):
+        ids = 1 + torch.multinomial(shares, 64, replacement=True, generator=generator)
+        log_expected = (64 * shares[ids - 1]).log()
+        logits = sampled_logits(encoded, items[TARGETS], TARGETS, items[ids], ids, log_expected)
+        # The sum of the softmax, of which the estimate has no bias; its logarithm has a small one.
+        sums += torch.exp(sampled_softmax(logits)) / 2_000
+    torch.testing.assert_close(sums, full_softmax(encoded, items, TARGETS).exp(), rtol=0.03, atol=0)
 
 
 @pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
@@ -119,7 +142,8 @@ def test_extreme_scores_have_finite_losses_and_gradients(drawn: tuple[Tensor, Te
 def test_the_divergence_is_that_of_the_probabilities_and_teaches_one_side(drawn: tuple[Tensor, Tensor]):
     logits, teacher = (part @ drawn[1].T for part in (drawn[0], drawn[0].flip(0)))
     teacher[:, 2] = -torch.inf
-    found = divergence(logits.requires_grad_(), teacher.requires_grad_())
+    places = torch.arange(COUNT)
+    found = divergence(logits.requires_grad_(), sampled_softmax_teacher(teacher.requires_grad_())(places))
     of_teacher, student = torch.softmax(teacher, dim=1), torch.softmax(logits, dim=1)
     kept = [column for column in range(NUM_ITEMS + 1) if column != 2]
     expected = (of_teacher * (of_teacher.log() - student.log()))[:, kept].sum(1)
@@ -130,14 +154,19 @@ def test_the_divergence_is_that_of_the_probabilities_and_teaches_one_side(drawn:
     assert logits.grad is not None
     # Of the divergence of softmax: the difference of the probabilities.
     torch.testing.assert_close(logits.grad, student - of_teacher)
-    assert divergence(logits, logits).abs().max() < 1e-12
+    assert divergence(logits, sampled_softmax_teacher(logits)(places)).abs().max() < 1e-12
 
 
 def test_a_teacher_is_followed_in_parts_as_in_one(drawn: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch):
     encoded, items = drawn
-    teacher = (encoded.flip(0), items.flip(0))
-    whole = full_softmax(encoded, items, TARGETS, teacher, 0.5)
-    logits, of_teacher = encoded @ items[1:].T, teacher[0] @ teacher[1][1:].T
-    torch.testing.assert_close(whole, full_softmax(encoded, items, TARGETS) + 0.5 * divergence(logits, of_teacher))
+    # The teacher has more targets, of which these are some.
+    of_teacher, its_items = torch.cat([encoded.flip(0), encoded]).requires_grad_(), items.flip(0)
+    places = torch.tensor([0, 2, 3, 5, 8, 11])
+    whole = full_softmax(encoded, items, TARGETS, (full_softmax_teacher(of_teacher, its_items), places), 0.5)
+    log_probabilities = torch.log_softmax(of_teacher[places] @ its_items[1:].T, dim=1)
+    distance = divergence(encoded @ items[1:].T, log_probabilities)
+    torch.testing.assert_close(whole, full_softmax(encoded, items, TARGETS) + 0.5 * distance)
     monkeypatch.setattr(losses, "_SCORES_AT_A_TIME", 25)
-    torch.testing.assert_close(full_softmax(encoded, items, TARGETS, teacher, 0.5), whole)
+    teacher = full_softmax_teacher(of_teacher, its_items)
+    assert not teacher(places).requires_grad
+    torch.testing.assert_close(full_softmax(encoded, items, TARGETS, (teacher, places), 0.5), whole)

@@ -5,6 +5,7 @@ import torch
 
 from raysparse.config import check
 from raysparse.errors import ConfigError
+from raysparse.models.sasrec import supernet as supernet_module
 from raysparse.models.sasrec.config import Attention, SASRecConfig
 from raysparse.models.sasrec.gates import Gate
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
@@ -83,6 +84,22 @@ def test_a_step_changes_the_part_of_the_weights_that_it_used():
     assert project is not None
     assert (project[:, :4, :4].abs().sum((1, 2)) > 0).all()
     assert not project[:, 4:].any()
+
+
+def test_few_networks_are_kept_and_none_gets_weights():
+    supernet = supernet_of()
+    choice = supernet.config.space.smallest
+    values, offsets = values_of(LENGTHS, 8), offsets_of(LENGTHS)
+    encoded = supernet.encode(choice, values, offsets)
+    kept = supernet._without_weights(choice)
+    export_subnet(supernet.network, choice)
+    assert supernet._without_weights(choice) is kept
+    assert all(parameter.is_meta for parameter in kept.parameters())
+    for more in range(1, supernet_module._NETWORKS_KEPT + 1):
+        supernet._without_weights(choice.model_copy(update={"max_length": choice.max_length + more}))
+    assert len(supernet._kept) == supernet_module._NETWORKS_KEPT
+    assert supernet._without_weights(choice) is not kept
+    assert supernet.encode(choice, values, offsets).equal(encoded)
 
 
 def test_a_part_is_dropped_out_in_training_alone():
