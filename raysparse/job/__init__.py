@@ -35,7 +35,10 @@ RESUMABLE_SEARCH_CHANGES = (
     "finalists.num_parallel",
     "baselines",
 )
-"""The same for a search: who is trained alone may differ, since a run's numbers do not depend on the others."""
+"""The same for a search: who is trained alone may differ, since a run's numbers do not depend on the others; `trials`
+may not where their scores are times or energy."""
+
+_MEASURED_WHERE_TRIALS_RUN = {"latency_us", "energy_uj"}
 
 RESUMABLE_TUNE_CHANGES = (
     "num_trials",
@@ -105,7 +108,8 @@ def _resumable(job: TrainJob | SearchJob | TuneJob) -> tuple[str, ...]:
     if isinstance(job, TuneJob):
         return RESUMABLE_TUNE_CHANGES
     if isinstance(job, SearchJob):
-        return RESUMABLE_SEARCH_CHANGES
+        measured = not _MEASURED_WHERE_TRIALS_RUN.isdisjoint(job.objectives)
+        return tuple(key for key in RESUMABLE_SEARCH_CHANGES if key != "trials" or not measured)
     if job.optimizer.schedule.decay_steps is None:
         return RESUMABLE_OVER_THE_SAME_DAYS
     return RESUMABLE_CHANGES

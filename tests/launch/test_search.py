@@ -137,6 +137,13 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
     assert scores(folder) == whole
     assert without_times(again) == without_times(results)
 
+    # One more is trained alone, and no baseline: what has ended is taken over.
+    finalists = {"count": 2, "learning_rates": [1e-3], "weights": "inherited"}
+    more, _, screen = run(job_of(data, folder, finalists=finalists, baselines=[], trials={}), "resume")
+    assert screen.runs == ["finalist 2, learning rate 0.001"]
+    assert [row["name"] for row in more["rows"]] == ["1", "2"]
+    assert more["rows"][0]["runs"] == again["rows"][0]["runs"]
+
     with pytest.raises(ConfigError, match="scoring.tuning_steps: 5 in the run, 6 in the job"):
         open_search(job_of(data, folder, scoring={"tuning_rows": 200, "tuning_steps": 6}), "resume")
     with pytest.raises(ConfigError, match="--resume goes on with it, --fresh"):
@@ -172,6 +179,13 @@ def test_a_resumed_search_may_train_others_alone_and_take_more_of_the_cluster(tm
     with pytest.raises(ConfigError, match="finalists.weights: 'inherited' in the run, 'drawn' in the job") as caught:
         refuse_changes(job, job_of("x", tmp_path, finalists=finalists))
     assert "finalists.count" not in str(caught.value).splitlines()[1]
+
+
+def test_a_resumed_search_measures_times_with_the_same_threads(tmp_path: Path):
+    searcher = {"kind": "nsga2", "objectives": ["log_loss", "latency_us"]}
+    job, other = (job_of("x", tmp_path, searcher=searcher, trials={"threads_per_actor": count}) for count in (1, 2))
+    with pytest.raises(ConfigError, match="trials.threads_per_actor: 1 in the run, 2 in the job"):
+        refuse_changes(job, other)
 
 
 def test_a_resumed_search_compares_over_the_same_days(tmp_path: Path):
