@@ -72,12 +72,15 @@ def draw_first(count: int) -> Rows:
     return Rows(rows.dense[:count], rows.pooled[:count], rows.labels[:count], rows.numbers[:count])
 
 
-@pytest.mark.parametrize("config", [UNTUNED, TUNED, OWN], ids=["untuned", "head", "network"])
+# At TUNED's own rate clipped steps multiply the last digit by hundreds: the toy networks' features, and losses, are large.
+SLOWLY_TUNED = TUNED.model_copy(update={"tuning_learning_rate": 4e-3})
+
+
+@pytest.mark.parametrize("config", [UNTUNED, SLOWLY_TUNED, OWN], ids=["untuned", "head", "network"])
 def test_the_score_depends_neither_on_batches_nor_on_pieces(
     cache: FeatureCache, in_pieces: FeatureCache, config: ScoringConfig
 ):
-    # Losses are up to 19, and clipped steps of a head on features as large multiply the last digit by hundreds.
-    bound = 1e-6 if config == UNTUNED else 5e-4 if config == TUNED else 1e-5
+    bound = 1e-6 if config.tuned == "head" else 1e-5  # of losses up to 19, so that single precision has no more
     config = config.model_copy(update={"tuning_rows": 75})
     scorers = [
         scorer_of(of, config.model_copy(update={"batch_size": size})) for of in (cache, in_pieces) for size in (7, 4096)
