@@ -72,7 +72,7 @@ def draw_first(count: int) -> Rows:
     return Rows(rows.dense[:count], rows.pooled[:count], rows.labels[:count], rows.numbers[:count])
 
 
-# At TUNED's own rate clipped steps multiply the last digit by hundreds: the toy networks' features, and losses, are large.
+# At TUNED's own rate clipped steps multiply the last digit by hundreds, as the toy networks' features are large.
 SLOWLY_TUNED = TUNED.model_copy(update={"tuning_learning_rate": 4e-3})
 
 
