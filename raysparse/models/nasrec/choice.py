@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
-from raysparse.config import Config
+from raysparse.config import Config, Fault, refuse
 
 DenseOperator = Literal["fc", "dot", "gating", "sum", "cross"]
 SparseOperator = Literal["efc", "attention"]
@@ -68,15 +67,10 @@ class NASRecConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        faults = [
-            InitErrorDetails(type=PydanticCustomError("choice", "{allowed}", {"allowed": text}), loc=loc, input=found)
-            for loc, found, text in (*self._block_faults(), *self._field_faults())
-        ]
-        if faults:
-            raise ValidationError.from_exception_data(type(self).__name__, faults)
+        refuse(self, (*self._block_faults(), *self._field_faults()))
         return self
 
-    def _block_faults(self) -> "Iterator[Fault]":
+    def _block_faults(self) -> Iterator[Fault]:
         for number, block in enumerate(self.blocks, start=1):
             reads_set = block.dense_op in ("fc", "dot")
             reader = f"{block.dense_op} of block {number}"
@@ -87,15 +81,11 @@ class NASRecConfig(Config):
                 if not 0 <= index < number:
                     yield ("blocks", number - 1, key), index, _earlier(number)
 
-    def _field_faults(self) -> "Iterator[Fault]":
+    def _field_faults(self) -> Iterator[Fault]:
         for feature, width in enumerate(self.field_dims or ()):
             if width < 4 or width % 4 or width > self.embedding_dim:
                 text = f"a multiple of 4 of at most embedding_dim ({self.embedding_dim})"
                 yield ("field_dims", feature), width, text
-
-
-Fault = tuple[tuple[int | str, ...], object, str]
-"""Where in the config, what was found there, what is allowed."""
 
 
 def _set_faults(number: int, key: str, inputs: tuple[int, ...], reader: str | None) -> Iterator[Fault]:
