@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
 from raysparse.callbacks import CheckpointConfig, EarlyStopConfig, PathSamplingConfig, SandwichConfig
-from raysparse.config import Config
+from raysparse.config import Config, Fault, refuse
 from raysparse.data.split import SplitConfig
 from raysparse.job.train import DataConfig, OptimizerConfig, ScalingConfig
 from raysparse.job.tune import ASHAConfig
@@ -30,9 +29,6 @@ AnySearcherConfig = Annotated[
     RandomSearchConfig | RegularizedEvolutionConfig | NSGA2Config | DifferentiableConfig, Field(discriminator="kind")
 ]
 BaselineConfig = Annotated[HandMadeConfig | SASRecConfig, Field(discriminator="kind")]
-
-Misfit = tuple[tuple[int | str, ...], object, str]
-"""Where in the job, what was found there, what is allowed."""
 
 _OF_CLICKS = (("split",), ("scoring",), ("supernet", "sampling"))
 _OF_SEQUENCES = (
@@ -143,30 +139,11 @@ class SearchJob(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        theirs, ours = self.supernet.optimizer.sparse.kind, self.finalists.optimizer.sparse.kind
-        if self.finalists.weights == "inherited" and theirs != ours:
-            raise ValueError(
-                f"finalists.optimizer.sparse.kind {theirs} where finalists.weights is inherited, as in "
-                f"supernet.optimizer.sparse, whose state goes on; found {ours}"
-            )
-        known = self.known_objectives
-        unknown = sorted(set(self.objectives) - set(known))
-        if unknown:
-            raise ValueError(f"objectives of the searcher among {', '.join(known)}; found {', '.join(unknown)}")
+    def _fits_together(self) -> Self:
+        refuse(self, self._misfits())
         return self
 
-    @model_validator(mode="after")
-    def _fits_the_space(self) -> Self:
-        faults = [
-            InitErrorDetails(type=PydanticCustomError("space", "{allowed}", {"allowed": text}), loc=loc, input=found)
-            for loc, found, text in self._misfits()
-        ]
-        if faults:
-            raise ValidationError.from_exception_data(type(self).__name__, faults)
-        return self
-
-    def _misfits(self) -> Iterator[Misfit]:
+    def _misfits(self) -> Iterator[Fault]:
         kind = self.space.kind
         yield from self._misfits_of_contenders()
         yield from self._misfits_of_the_searcher()
@@ -181,7 +158,7 @@ class SearchJob(Config):
                 shown = found.model_dump() if isinstance(found, Config) else found
                 yield key, shown, f"only with space.kind {other}, found {kind}; leave it out"
 
-    def _misfits_of_contenders(self) -> Iterator[Misfit]:
+    def _misfits_of_contenders(self) -> Iterator[Fault]:
         for number, model in enumerate(self.baselines):
             if isinstance(model, SASRecConfig) != self.of_sequences:
                 allowed = "sasrec" if self.of_sequences else "a model of clicks"
@@ -192,9 +169,17 @@ class SearchJob(Config):
         rates = self.finalists.learning_rates
         if len(set(rates)) < len(rates):
             yield ("finalists", "learning_rates"), rates, "each learning rate once"
+        theirs, ours = self.supernet.optimizer.sparse.kind, self.finalists.optimizer.sparse.kind
+        if self.finalists.weights == "inherited" and theirs != ours:
+            allowed = f"{theirs} with finalists.weights inherited, as in supernet.optimizer.sparse, whose state goes on"
+            yield ("finalists", "optimizer", "sparse", "kind"), ours, allowed
 
-    def _misfits_of_the_searcher(self) -> Iterator[Misfit]:
+    def _misfits_of_the_searcher(self) -> Iterator[Fault]:
         space, gpus = self.space, self.trials.gpus_per_actor
+        unknown = sorted(set(self.objectives) - set(self.known_objectives))
+        if unknown:
+            key = "objective" if isinstance(self.searcher, RegularizedEvolutionConfig) else "objectives"
+            yield ("searcher", key), ", ".join(unknown), f"{', '.join(self.known_objectives)} with this kind of space"
         if isinstance(self.searcher, DifferentiableConfig):
             if not isinstance(space, SASRecSpaceConfig):
                 yield ("searcher", "kind"), self.searcher.kind, "random, evolution or nsga2 with space.kind ctr"

@@ -135,7 +135,10 @@ def test_a_space_and_a_data_set_that_do_not_fit_are_refused(tmp_path: Path, ray_
     [
         ({"data.epochs": None}, "data.epochs: .*how often the train part is learned at most"),
         ({"baselines": [{"kind": "dlrm"}]}, "baselines.0.kind: .*sasrec with space.kind sasrec"),
-        ({"searcher": {"kind": "evolution", "objective": "log_loss"}}, "objectives of the searcher among 1-ndcg@10"),
+        (
+            {"searcher": {"kind": "evolution", "objective": "log_loss"}},
+            'searcher.objective: found "log_loss"; allowed: 1-ndcg@10',
+        ),
         ({"finalists": {"rank_by": "budgets"}}, "rank_by budgets with the budgets to keep to"),
     ],
 )
