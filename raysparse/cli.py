@@ -9,7 +9,7 @@ import click
 from pydantic import TypeAdapter
 
 from raysparse.config import Config, Tree, check, load_tree, override
-from raysparse.errors import RaySparseError
+from raysparse.errors import ConfigError, RaySparseError
 
 if TYPE_CHECKING:
     from raysparse.data.dataset import Manifest
@@ -177,10 +177,17 @@ def schema() -> None:
 @click.argument("run_folder")
 def report(run_folder: str) -> None:
     """Write the report of a train run or of a search again."""
+    from raysparse.launch.tune_log import TRIALS
     from raysparse.report.page import write_report
     from raysparse.report.search_page import write_search_report
     from raysparse.report.search_run import is_search
+    from raysparse.train.run_folder import RunFolder
 
+    if RunFolder(run_folder).exists(TRIALS):
+        raise ConfigError(
+            f"RUN_FOLDER: found the tune run {run_folder}, which has no report of its own; allowed: a search or a "
+            "train run, such as one of its trials"
+        )
     click.echo(write_search_report(run_folder) if is_search(run_folder) else write_report(run_folder))
 
 

@@ -182,6 +182,14 @@ def test_train_leaves_a_run_that_is_there_alone(tmp_path: Path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.jsonl", "job.yaml", "owner"]
 
 
+def test_a_tune_run_has_no_report_of_its_own(tmp_path: Path):
+    (tmp_path / "trials.jsonl").write_text("")
+    assert message("report", str(tmp_path)) == (
+        f"RUN_FOLDER: found the tune run {tmp_path}, which has no report of its own; allowed: a search or a train run, "
+        "such as one of its trials"
+    )
+
+
 def test_report_needs_a_history(tmp_path: Path):
     assert message("report", str(tmp_path)) == (
         f"{tmp_path}/history.jsonl is missing: a run folder has one from its first finished day on"
