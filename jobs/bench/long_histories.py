@@ -1,12 +1,13 @@
-"""What long histories cost: an encoder's step, jagged against padded, softmax against linear attention.
+"""What long histories cost, jagged against padded, and how well softmax and linear attention learn from them.
 
 python jobs/bench/long_histories.py [--lengths 50 200 512 1024 2048] [--repeats 5] [--steps 100]
 
-64 sequences whose lengths are skewed (log-normal, cut at the longest), width 64, 2 layers, 2 heads, one thread, no
-dropout. Each kind of step (forward and backward) runs in a process of its own, which gives its most memory; times are
-medians of steps that alternate between the kinds, round after round. NDCG@10 is that of all next items of 64 users
-whom training has not seen, after `steps` steps of full softmax on 64 generated sequences each, of the same lengths: to
-compare the kinds of attention at a length, not lengths, since longer sequences have more targets a step.
+An encoder's step on 64 sequences whose lengths are skewed (log-normal, cut at the longest), width 64, 2 layers, 2
+heads, one thread, no dropout. Each kind of step (forward and backward) runs in a process of its own, which gives its
+most memory; times are medians of steps that alternate between the kinds, round after round. NDCG@10 is that of all next
+items of 64 users whom training has not seen, after `steps` steps of full softmax on 64 generated sequences each, of the
+same lengths: to compare the kinds of attention at a length, not lengths, since longer sequences have more targets a
+step.
 """
 
 import argparse
