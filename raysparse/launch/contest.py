@@ -1,9 +1,11 @@
 """Trains finalists and baselines alone, each with several learning rates, and compares what they predicted."""
 
+import copy
 import itertools
 import json
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import replace
+from typing import Protocol, Self
 
 from raysparse.config import Tree
 from raysparse.errors import WorkerError
@@ -37,9 +39,10 @@ def compete(
     """Train each contender with each learning rate; driver, connected to Ray.
 
     A run predicts each day before it learns it, so validation and test days are scored by a model that has not seen
-    them. A contender's learning rate is the one that is best on validation; the test chooses nothing. Returns
-    a row for each contender, and a row with the reason for each of which no run has finished. WorkerError where none
-    of the finalists has.
+    them. A contender's learning rate is the one that is best on validation; the test chooses nothing. Finalists may be
+    stopped early, by each other alone; baselines always run to their end, as the results need them. Returns a row for
+    each contender, and a row with the reason for each of which no run has finished. WorkerError where none of the
+    finalists has.
     """
     contest = Contest(entrants_of(job, contenders, folder), kind, folder, display)
     settings = TrialSettings(
@@ -50,7 +53,8 @@ def compete(
         max_restarts=job.scaling.max_restarts,
         asha=job.finalists.asha,
     )
-    run_trials(contest, settings)
+    run_trials(contest.part("finalist"), settings)
+    run_trials(contest.part("baseline"), replace(settings, asha=None))
     rows: list[Tree] = []
     without: list[Tree] = []
     for contender in contenders:
@@ -83,6 +87,14 @@ class Contest:
         self._failed: set[int] = set()
         self._log = TrialLog(RunFolder(folder.url(CONTEST)))
         self._entrants = _numbered(entrants, self._log.values())
+
+    def part(self, kind: str) -> Self:
+        """Return the finalists' runs, or the baselines'; the memory is the same."""
+        part = copy.copy(self)
+        part._entrants = {
+            number: entrant for number, entrant in self._entrants.items() if entrant.contender.kind == kind
+        }
+        return part
 
     @property
     def total(self) -> int:

@@ -203,6 +203,34 @@ def test_the_days_that_stop_runs_early_are_those_before_the_test(tmp_path: Path,
             build_scheduler(grace, [], ClickSearch(job, SCHEMA, split).num_days_before_test)
 
 
+def test_finalists_are_stopped_by_each_other_alone_and_baselines_run_to_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    split = Split(*((Day(day=name, files=()),) for name in ("a", "b", "c")))
+    job = job_of(tmp_path, asha={"grace_days": 1, "reduction_factor": 2})
+    asked: list[tuple[bool, list[str]]] = []
+
+    def run(contest: Contest, settings: TrialSettings) -> None:
+        entrants = [contest.start(number).name.partition("-")[0] for number in contest.left()]
+        asked.append((settings.asha is not None, entrants))
+        assert contest.total == len(entrants)
+        # All of them fail but one finalist's first.
+        first, *others = contest.left()
+        finish(contest, first, validation=0.4, test=0.6)
+        for number in others:
+            contest.end(number, {"error": "the loss is nan"}, [])
+
+    monkeypatch.setattr(contest_module, "run_trials", run)
+    second = replace(FIRST, name="2", model=OTHER)
+    rows, without = compete(
+        job, [DLRM, FIRST, second], ClickSearch(job, SCHEMA, split), RunFolder(str(tmp_path)), Screen()
+    )
+    assert asked == [(True, ["finalist"] * 4), (False, ["baseline"] * 2)]
+    assert [(row["name"], row["chosen"]) for row in rows] == [("dlrm", False), ("1", True)]
+    (failed,) = without
+    assert (failed["name"], failed["reason"].count("the loss is nan")) == ("2", 2)
+
+
 def test_days_weigh_by_their_rows():
     history = [
         {"day": "a", "rows": 10, "log_loss": 0.2, "auc": None},
