@@ -26,8 +26,8 @@ from raysparse.data.sequences.histories import Histories
 from raysparse.models.sasrec import encoder as encoder_module
 from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.encoder import SASRec
+from raysparse.models.sasrec.full_softmax import full_softmax
 from raysparse.models.sasrec.jagged import Bucket, lengths_of
-from raysparse.models.sasrec.losses import full_softmax
 
 NUM_SEQUENCES, WIDTH = 64, 64
 KINDS = (("jagged", "softmax"), ("jagged", "linear"), ("padded", "softmax"), ("padded", "linear"))

@@ -13,12 +13,10 @@ from raysparse.models.sasrec.config import (
     LossConfig,
     SampledSoftmaxConfig,
 )
+from raysparse.models.sasrec.full_softmax import Teacher, full_softmax, full_softmax_teacher
 from raysparse.models.sasrec.losses import (
-    Teacher,
     bce,
     divergence,
-    full_softmax,
-    full_softmax_teacher,
     gbce,
     sampled_logits,
     sampled_softmax,

@@ -9,7 +9,7 @@ from raysparse.data.epoch_stream import EpochStream
 from raysparse.data.selection import select_days
 from raysparse.data.sequence_batch import sequences_of, split_last_targets
 from raysparse.data.stream import StreamConfig
-from raysparse.models.sasrec.losses import full_softmax
+from raysparse.models.sasrec.full_softmax import full_softmax
 from raysparse.models.sasrec.relaxed import Weights, weights_of
 from raysparse.search.held_out_losses import HeldOutLosses
 from raysparse.train.item_draws import ItemDraws

@@ -1,66 +1,10 @@
 """Losses of next items: one per target, of its encoding and of rows of the table."""
 
-from collections.abc import Callable
-from typing import cast
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
-from torch.utils.checkpoint import checkpoint
 
-_SCORES_AT_A_TIME = 2**25
-"""Scores of a full softmax that are held at a time, 128 MiB; more are computed again on the way back. For 1,340 targets
-of 100,000 items the way there and back takes 0.5 GiB, by measurement, and all at once 1.5."""
-
-Teacher = Callable[[Tensor], Tensor]
-"""Natural logs of the probabilities `[Q, K]` that a network gives K items, for some of a step's targets, by their
-places `[Q]`; without gradients."""
-
-
-def full_softmax(
-    encoded: Tensor,
-    items: Tensor,
-    targets: Tensor,
-    teacher: tuple[Teacher, Tensor] | None = None,
-    distillation: float = 1.0,
-) -> Tensor:
-    """Return the cross-entropy `[P]` of targets `[P]` among all items; row 0 of `items` `[M + 1, D]` is none.
-
-    With a `teacher`, and the places `[P]` of the targets among its own, the divergence from it is added.
-    """
-    size = max(1, _SCORES_AT_A_TIME // len(items))
-    if len(encoded) <= size:
-        return _full_softmax(encoded, items, targets, teacher, distillation)
-    parts: list[Tensor] = []
-    for start in range(0, len(encoded), size):
-        part = slice(start, start + size)
-        of_part = None if teacher is None else (teacher[0], teacher[1][part])
-        arguments = (encoded[part], items, targets[part], of_part, distillation)
-        parts.append(cast(Tensor, checkpoint(_full_softmax, *arguments, use_reentrant=False)))
-    return torch.cat(parts)
-
-
-def _full_softmax(
-    encoded: Tensor, items: Tensor, targets: Tensor, teacher: tuple[Teacher, Tensor] | None, distillation: float
-) -> Tensor:
-    logits = encoded @ items[1:].T
-    losses = torch.nn.functional.cross_entropy(logits, targets - 1, reduction="none")
-    if teacher is None:
-        return losses
-    of_targets, places = teacher
-    return losses + distillation * divergence(logits, of_targets(places))
-
-
-def full_softmax_teacher(encoded: Tensor, items: Tensor) -> Teacher:
-    """Return what encodings `[P, W]` make of all items `[M + 1, W]`: worked out here for all that learn from it.
-
-    Where these are more scores than are held at a time, they are worked out whenever they are asked for.
-    """
-    encoded, items = encoded.detach(), items.detach()
-    if len(encoded) * len(items) > _SCORES_AT_A_TIME:
-        return lambda places: torch.log_softmax(encoded[places] @ items[1:].T, dim=1)
-    kept = torch.log_softmax(encoded @ items[1:].T, dim=1)
-    return lambda places: kept[places]
+from raysparse.models.sasrec.full_softmax import Teacher
 
 
 def sampled_softmax_teacher(logits: Tensor) -> Teacher:

@@ -2,12 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from raysparse.models.sasrec import losses
+from raysparse.models.sasrec.full_softmax import full_softmax
 from raysparse.models.sasrec.losses import (
     bce,
     divergence,
-    full_softmax,
-    full_softmax_teacher,
     gbce,
     sampled_logits,
     sampled_softmax,
@@ -25,30 +23,6 @@ def drawn() -> tuple[Tensor, Tensor]:
         torch.randn(COUNT, WIDTH, generator=generator, dtype=torch.float64),
         torch.randn(NUM_ITEMS + 1, WIDTH, generator=generator, dtype=torch.float64),
     )
-
-
-def test_full_softmax_never_scores_row_0(drawn: tuple[Tensor, Tensor]):
-    encoded, items = drawn
-    probabilities = torch.softmax(encoded @ items[1:].T, dim=1)
-    expected = torch.stack([-probabilities[row, target - 1].log() for row, target in enumerate(TARGETS)])
-    torch.testing.assert_close(full_softmax(encoded, items, TARGETS), expected)
-    items = items.requires_grad_()
-    full_softmax(encoded, items, TARGETS).sum().backward()
-    assert items.grad is not None
-    assert not items.grad[0].any()
-
-
-def test_full_softmax_in_parts_has_the_same_losses_and_gradients(
-    drawn: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
-):
-    encoded, items = drawn[0].requires_grad_(), drawn[1].requires_grad_()
-    whole = full_softmax(encoded, items, TARGETS)
-    expected = torch.autograd.grad(whole.sum(), (encoded, items))
-    monkeypatch.setattr(losses, "_SCORES_AT_A_TIME", 25)
-    parts = full_softmax(encoded, items, TARGETS)
-    torch.testing.assert_close(parts, whole)
-    for found, wanted in zip(torch.autograd.grad(parts.sum(), (encoded, items)), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
 
 
 def test_sampled_softmax_over_all_items_is_the_full_one(drawn: tuple[Tensor, Tensor]):
@@ -155,18 +129,3 @@ def test_the_divergence_is_that_of_the_probabilities_and_teaches_one_side(drawn:
     # Of the divergence of softmax: the difference of the probabilities.
     torch.testing.assert_close(logits.grad, student - of_teacher)
     assert divergence(logits, sampled_softmax_teacher(logits)(places)).abs().max() < 1e-12
-
-
-def test_a_teacher_is_followed_in_parts_as_in_one(drawn: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch):
-    encoded, items = drawn
-    # The teacher has more targets, of which these are some.
-    of_teacher, its_items = torch.cat([encoded.flip(0), encoded]).requires_grad_(), items.flip(0)
-    places = torch.tensor([0, 2, 3, 5, 8, 11])
-    whole = full_softmax(encoded, items, TARGETS, (full_softmax_teacher(of_teacher, its_items), places), 0.5)
-    log_probabilities = torch.log_softmax(of_teacher[places] @ its_items[1:].T, dim=1)
-    distance = divergence(encoded @ items[1:].T, log_probabilities)
-    torch.testing.assert_close(whole, full_softmax(encoded, items, TARGETS) + 0.5 * distance)
-    monkeypatch.setattr(losses, "_SCORES_AT_A_TIME", 25)
-    teacher = full_softmax_teacher(of_teacher, its_items)
-    assert not teacher(places).requires_grad
-    torch.testing.assert_close(full_softmax(encoded, items, TARGETS, (teacher, places), 0.5), whole)
