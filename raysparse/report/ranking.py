@@ -50,22 +50,13 @@ def _compares(history: History) -> bool:
 
 
 def _comparison_cells(history: History, arm: str) -> list[str]:
-    macs, dense_macs = (history.totals["arms"][name]["macs"] for name in (arm, history.arms[0]))
-    share = macs / dense_macs if macs is not None and dense_macs else None
+    means = history.totals["arms"][arm]
     return [
-        signed_percent(_gap_percent(history, arm)) if arm != history.arms[0] else MISSING,
-        whole(macs),
-        percent(share),
+        signed_percent(means.get("ndcg_gap_percent")) if arm != history.arms[0] else MISSING,
+        whole(means["macs"]),
+        percent(means["macs_share"]),
         *(_mask_cells(history, arm) if history.has_masks else []),
     ]
-
-
-def _gap_percent(history: History, arm: str) -> float | None:
-    """How much higher the arm's NDCG@10 is than the first one's, over the days that both have, by their targets."""
-    scores, reference = history.series(arm, _GAP), history.series(history.arms[0], _GAP)
-    targets = np.where(np.isfinite(scores) & np.isfinite(reference), history.shared("targets"), 0.0)
-    total = np.nansum(reference * targets)
-    return float(100 * (np.nansum(scores * targets) / total - 1)) if total else None
 
 
 def _mask_cells(history: History, arm: str) -> list[str]:
@@ -143,4 +134,13 @@ def day_line(records: Sequence[Mapping[str, Any]]) -> str:
 def arm_table(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the console's last table; `arms` as in `summary.json`."""
     titles, rows = arm_rows(arms)
+    if len(arms) > 1 and "part" not in titles:
+        titles += [f"{title_of(_GAP)} gap", "of dense MACs"]
+        first = next(iter(arms))
+        for row in rows:
+            means = arms[row[0]]
+            row += [
+                signed_percent(means.get("ndcg_gap_percent")) if row[0] != first else MISSING,
+                percent(means.get("macs_share")),
+            ]
     return aligned([titles, *rows], left=(0, 1) if "part" in titles else (0,))

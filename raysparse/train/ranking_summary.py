@@ -26,7 +26,7 @@ def ranking_means(records: list[dict[str, Any]]) -> dict[str, Any]:
     """
     tests = [record for record in records if record["day"] == TEST]
     scored = [record for record in records if not record["warm_up"] and record["day"] != TEST and record["targets"]]
-    means: dict[str, Any] = {"days": len(scored), "macs": records[-1].get("macs") if records else None}
+    means: dict[str, Any] = {"days": len(scored)}
     if tests:
         means["test"] = {name: tests[0][name] for name in RANKING_METRICS}
         best = max(scored, key=lambda record: record["ndcg@10"], default=None)
@@ -37,3 +37,18 @@ def ranking_means(records: list[dict[str, Any]]) -> dict[str, Any]:
     for name in RANKING_METRICS:
         means[name] = sum(record[name] * record["targets"] for record in scored) / targets if targets else None
     return means
+
+
+def ranking_gap(records: list[dict[str, Any]], dense: list[dict[str, Any]]) -> dict[str, Any]:
+    """Compare an arm's NDCG@10 with the dense arm's, in percent, over the days that both have, by their targets.
+
+    Below 0 is worse. Nothing over epochs, of which each arm has a best one of its own.
+    """
+    if any(record["day"] == TEST for record in (*records, *dense)):
+        return {}
+    scored = [record for record in records if not record["warm_up"] and record["targets"]]
+    reference = {record["day"]: record["ndcg@10"] for record in dense if not record["warm_up"]}
+    both = [record for record in scored if record["day"] in reference]
+    total = sum(reference[record["day"]] * record["targets"] for record in both)
+    own = sum(record["ndcg@10"] * record["targets"] for record in both)
+    return {"ndcg_gap_percent": 100.0 * (own / total - 1.0) if total else None}

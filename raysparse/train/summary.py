@@ -5,7 +5,7 @@ from importlib import metadata
 from typing import Any
 
 from raysparse.train.metrics import normalized_entropy
-from raysparse.train.ranking_summary import is_ranking, ranking_means
+from raysparse.train.ranking_summary import is_ranking, ranking_gap, ranking_means
 
 DENSE = "trained"
 """`train.arm.TRAINED`, without the 2 s that importing it takes."""
@@ -24,7 +24,7 @@ def summarize(history: list[dict[str, Any]]) -> dict[str, Any]:
     is the mean over the arm's days of its NE relative to the dense arm's on the same day, and
     `ne_gap_percent_last_half` that of the days in the last half of the stream. Without an arm `trained` the first
     one stands for the dense one. Arms that are trained but not served (`shadow`) are left out. Of a sequence model see
-    `ranking_means`.
+    `ranking_means` and `ranking_gap`.
     """
     served = [record for record in history if not record.get("shadow")]
     arms = arms_in_order(record["arm"] for record in served)
@@ -38,12 +38,7 @@ def summarize(history: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": rows,
         "train_seconds": seconds,
         "samples_per_s": rows / seconds if seconds else None,
-        "arms": {
-            arm: ranking_means(records)
-            if any(map(is_ranking, records))
-            else {**_means(records), **_gaps(records, dense), **_structure(records, dense)}
-            for arm, records in of_arm.items()
-        },
+        "arms": {arm: {**_scores(records, dense), **_structure(records, dense)} for arm, records in of_arm.items()},
     }
 
 
@@ -56,6 +51,12 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _scores(records: list[dict[str, Any]], dense: list[dict[str, Any]]) -> dict[str, Any]:
+    if any(map(is_ranking, records)):
+        return {**ranking_means(records), **ranking_gap(records, dense)}
+    return {**_means(records), **_gaps(records, dense)}
 
 
 def _means(records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from raysparse.report.page import write_report
 from raysparse.report.run import DayRecord, History, read_run
 from raysparse.train.ranking_summary import RANKING_METRICS
 from raysparse.train.run_folder import RunFolder
+from raysparse.train.summary import summarize
 from tests.report.elements import Elements
 from tests.report.runs import write_run
 
@@ -178,3 +179,14 @@ def test_the_console_prints_no_ranks_of_a_warm_up_day():
     assert lines[2].split() == ["2030-01-01", "200", "warm-up", "warm-up", "1,000"]
     assert lines[3].split() == ["2030-01-02", "200", *["0.2500"] * 6, "1,000"]
     assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_the_console_says_how_far_arms_of_a_stream_are_from_the_dense_one():
+    stream = io.StringIO()
+    with Console(stream, is_terminal=False) as console:
+        console.finish(summarize(PRUNED), "run", "report.html")
+    rows = [text.split() for text in stream.getvalue().splitlines()]
+    titles = next(row for row in rows if row and row[0] == "arm")
+    assert titles[-5:] == ["NDCG@10", "gap", "of", "dense", "MACs"]
+    assert next(row for row in rows if row[:1] == ["half"])[-4:] == ["-4.000", "%", "57.14", "%"]
+    assert next(row for row in rows if row[:1] == ["trained"])[-3:] == ["-", "100.00", "%"]

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from raysparse.train.arm import TRAINED
+from raysparse.train.ranking_summary import RANKING_METRICS
 from raysparse.train.summary import DENSE, summarize
 from tests.report.runs import record
 
@@ -78,3 +79,28 @@ def test_a_history_without_days_has_no_arms():
         "samples_per_s": None,
         "arms": {},
     }
+
+
+def ranked(day: str, arm: str = "trained", targets: int = 100, **changes: Any) -> dict[str, Any]:
+    return record(day, arm, targets=targets, **dict.fromkeys(RANKING_METRICS, 0.25), **changes)
+
+
+def test_arms_of_a_stream_of_sequences_are_compared_over_the_days_that_both_have():
+    half = {"macs": 4, "swapped": True, "churn": 0.25}
+    arms = arms_of(
+        ranked("1") | {"ndcg@10": 0.5, "macs": 8},
+        ranked("2") | {"ndcg@10": 0.4, "macs": 8},
+        ranked("3", targets=300) | {"ndcg@10": 0.2, "macs": 8},
+        ranked("2", "half") | {"ndcg@10": 0.3, **half, "swapped": False},
+        ranked("3", "half", targets=300) | {"ndcg@10": 0.22, **half},
+    )
+    # (0.3 + 3 * 0.22) / (0.4 + 3 * 0.2)
+    assert arms["half"]["ndcg_gap_percent"] == pytest.approx(-4.0)
+    assert arms["trained"]["ndcg_gap_percent"] == pytest.approx(0.0)
+    assert [arms["half"][key] for key in ("macs", "macs_share", "num_swaps", "churn")] == [4, 0.5, 1, 0.25]
+
+
+def test_arms_of_epochs_have_no_gap():
+    arms = arms_of(ranked("epoch-000"), ranked("test"), ranked("test", "best"))
+    assert "ndcg_gap_percent" not in arms["trained"]
+    assert "ndcg_gap_percent" not in arms["best"]
