@@ -2,13 +2,17 @@
 
 python jobs/bench/supernet_speed.py [--menu full] [--choices 12] [--batch 512] [--rows 8192]
 
-One process, one thread, 13 dense features and 26 tables x 100,000 x 16. For each choice drawn, one training step
-(forward, backward, Adagrad) and one score (forward over `--rows` rows) of both, one after the other: medians of times
-and of ratios. A sliced score reads the cached features, a masked one looks its rows up.
+One process, one thread, 13 dense features and 26 tables x 100,000 x 16. For each choice drawn, of both, one after the
+other: a training step (forward, backward, Adagrad), the logits of `--rows` rows, and a trial that tunes the head in
+four passes over as many rows, then scores as many others. Medians of times and of ratios. The sliced network reads
+cached features, the masked one looks its rows up; so a trial of the sliced network, `Scorer`, computes what the head
+reads once, where the masked one goes the whole way in each step, as the published code does. Rows are computed in the
+batches of a scoring job, by both.
 """
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from random import Random
@@ -28,10 +32,15 @@ from raysparse.models.nasrec.menu import CTRSpaceConfig
 from raysparse.models.nasrec.supernet import NASRecSupernet, NASRecSupernetConfig
 from raysparse.models.recommender import stack_pooled
 from raysparse.search.ctr_space import CTRSpace
+from raysparse.search.feature_cache import CacheWriter, FeatureCache, Rows
+from raysparse.search.scoring import Scorer, ScoringConfig
+from raysparse.search.short_training import draw_epochs
 from raysparse.sharding.head import TrainedHead
 from raysparse.sharding.optimizer import DenseOptimizerConfig
 
 NUM_DENSE, NUM_FEATURES, ROWS, DIM = 13, 26, 100_000, 16
+TUNING_PASSES = 4
+"""Over the rows on which a head is tuned, about as many as by the default of a job (3.9)."""
 NAMES = tuple(f"id_{number:02d}" for number in range(NUM_FEATURES))
 
 
@@ -57,28 +66,40 @@ def main() -> None:
         ]
     )
     space = CTRSpace(config, schema())
-    steps: list[tuple[float, float]] = []
-    scores: list[tuple[float, float]] = []
+    scoring = ScoringConfig(
+        tuning_rows=arguments.rows,
+        tuning_steps=TUNING_PASSES * arguments.rows // arguments.batch,
+        tuning_batch_size=arguments.batch,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        scorer = Scorer(write_cache(folder, supernet, config, arguments.rows), space, scoring, seed=1)
+    reference = MaskedTrial(masked, tables, scoring, arguments.rows)
+    times: dict[str, list[tuple[float, float]]] = {"training step": [], "logits": [], "trial": []}
     for number in range(-1, arguments.choices):
         choice = space.sample(Random(f"supernet_speed/{number}"))
         supernet.choices = (choice,)
         batch, labels = rows_of(arguments.batch), torch.randint(0, 2, (arguments.batch,)).float()
         many, ids = rows_of(arguments.rows), ids_of(arguments.rows)
-        pair = (
-            seconds(sliced_step, trained, supernet, batch, labels),
-            seconds(masked_step, masked, adagrad, batch, labels, choice),
-        )
-        score = (
-            seconds(sliced_score, supernet, many),
-            seconds(masked_score, masked, many[0], tables, ids, choice),
-        )
+        pairs = {
+            "training step": (
+                seconds(sliced_step, trained, supernet, batch, labels),
+                seconds(masked_step, masked, adagrad, batch, labels, choice),
+            ),
+            "logits": (
+                seconds(sliced_logits, supernet, many, scoring.batch_size),
+                seconds(reference.logits, many[0], ids, choice),
+            ),
+            "trial": (seconds(scorer.score, choice), seconds(reference.score, choice)),
+        }
         if number >= 0:  # the first one wakes everything up
-            steps.append(pair)
-            scores.append(score)
+            for what, pair in pairs.items():
+                times[what].append(pair)
     print(f"menu {arguments.menu}, {arguments.choices} choices, batch {arguments.batch}, {arguments.rows} rows scored")
     print("| what | sliced, ms | masked, ms | ratio, median (smallest to largest) |\n|---|---|---|---|")
-    print(line("training step", steps))
-    print(line("score", scores))
+    for what, pairs in times.items():
+        print(line(what, pairs))
+    sliced, masked_way = (60.0 * arguments.choices / sum(column) for column in zip(*times["trial"], strict=True))
+    print(f"trials a minute: sliced {sliced:.1f}, masked {masked_way:.2f}, ratio {sliced / masked_way:.1f}")
 
 
 def schema() -> Schema:
@@ -91,8 +112,12 @@ def rows_of(count: int) -> tuple[Tensor, Tensor]:
 
 
 def ids_of(count: int) -> KeyedJaggedTensor:
-    values = torch.randint(0, ROWS, (NUM_FEATURES * count,))
-    return KeyedJaggedTensor(list(NAMES), values, lengths=torch.ones(NUM_FEATURES * count, dtype=torch.int64))
+    return ids_at(torch.randint(0, ROWS, (NUM_FEATURES, count)), torch.arange(count))
+
+
+def ids_at(ids: Tensor, rows: Tensor) -> KeyedJaggedTensor:
+    values = ids[:, rows].flatten()
+    return KeyedJaggedTensor(list(NAMES), values, lengths=torch.ones(len(values), dtype=torch.int64))
 
 
 def sliced_step(trained: TrainedHead, supernet: nn.Module, batch: tuple[Tensor, Tensor], labels: Tensor) -> None:
@@ -114,18 +139,59 @@ def masked_step(
 
 
 @torch.no_grad()
-def sliced_score(supernet: nn.Module, cached: tuple[Tensor, Tensor]) -> None:
-    supernet(*cached)
+def sliced_logits(supernet: nn.Module, cached: tuple[Tensor, Tensor], batch_size: int) -> None:
+    for dense, pooled in zip(*(column.split(batch_size) for column in cached), strict=True):
+        supernet(dense, pooled)
 
 
-@torch.no_grad()
-def masked_score(
-    masked: nn.Module, dense: Tensor, tables: EmbeddingBagCollection, ids: KeyedJaggedTensor, choice: NASRecConfig
-) -> None:
-    masked(dense, stack_pooled(tables(ids), NAMES, DIM), choice)
+def write_cache(folder: str, supernet: NASRecSupernet, space: CTRSpaceConfig, count: int) -> FeatureCache:
+    """Write rows as a supernet's run leaves them."""
+    writer = CacheWriter(folder, rank=0)
+    for part in ("tuning", "validation"):
+        writer.write_rows(part, [Rows(*rows_of(count), torch.randint(0, 2, (count,)).float(), torch.arange(count))])
+    days = {"tuning": ("001",), "validation": ("002",)}
+    writer.finish(dict(supernet.network.state_dict()), space, (NUM_DENSE, NUM_FEATURES), days)
+    return FeatureCache.open(folder)
 
 
-def seconds(work: Callable[..., None], *arguments: object) -> float:
+class MaskedTrial:
+    """A trial in the reference way: each step, and each batch that is scored, is looked up and goes the whole way."""
+
+    def __init__(self, masked: MaskedNetwork, tables: nn.Module, scoring: ScoringConfig, num_rows: int) -> None:
+        self.masked, self.tables, self.scoring, self.num_rows = masked, tables, scoring, num_rows
+        self.dense, self.labels = rows_of(num_rows)[0], torch.randint(0, 2, (num_rows,)).float()
+        self.ids = torch.randint(0, ROWS, (NUM_FEATURES, num_rows))
+
+    def score(self, choice: NASRecConfig) -> None:
+        """Tune the head, and score the rows."""
+        for parameter in self.masked.parameters():
+            parameter.requires_grad_(False)
+        head = list(self.masked.logit.requires_grad_(True).parameters())
+        optimizer = torch.optim.Adagrad(head, fused=True)
+        scoring = self.scoring
+        order = draw_epochs(self.num_rows, scoring.tuning_steps * scoring.tuning_batch_size, torch.Generator())
+        for rows in order.split(scoring.tuning_batch_size):
+            logits = self.masked(self.dense[rows], self.looked_up(ids_at(self.ids, rows)), choice)
+            optimizer.zero_grad()
+            binary_cross_entropy_with_logits(logits, self.labels[rows]).backward()
+            optimizer.step()
+        self.logits(self.dense, ids_at(self.ids, torch.arange(self.num_rows)), choice)
+        self.masked.requires_grad_(True)
+
+    @torch.no_grad()
+    def logits(self, dense: Tensor, ids: KeyedJaggedTensor, choice: NASRecConfig) -> None:
+        """Compute the logits of rows."""
+        values = ids.values().view(NUM_FEATURES, -1)
+        for rows in torch.arange(len(dense)).split(self.scoring.batch_size):
+            self.masked(dense[rows], self.looked_up(ids_at(values, rows)), choice)
+
+    @torch.no_grad()
+    def looked_up(self, ids: KeyedJaggedTensor) -> Tensor:
+        """Return the pooled rows."""
+        return stack_pooled(self.tables(ids), NAMES, DIM)
+
+
+def seconds(work: Callable[..., object], *arguments: object) -> float:
     started = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - started

