@@ -60,7 +60,8 @@ def compete(
     for contender in contenders:
         row = contest.row(contender)
         if row is None:
-            without.append({"kind": contender.kind, "name": contender.name, "reason": contest.reason(contender)})
+            facts = {"reason": contest.reason(contender), "stopped": contest.was_stopped(contender)}
+            without.append({"kind": contender.kind, "name": contender.name, **facts})
         else:
             rows.append(row)
     finalists = [row for row in rows if row["kind"] == "finalist"]
@@ -162,6 +163,10 @@ class Contest:
         """Say why no run of a contender has finished."""
         records = self._records(contender)
         return "; ".join(f"learning rate {entrant.learning_rate:g} {_reason(record)}" for entrant, record in records)
+
+    def was_stopped(self, contender: Contender) -> bool:
+        """Whether all its runs were stopped early, so that none failed."""
+        return all(record.status == "stopped" for _, record in self._records(contender))
 
     def _records(self, contender: Contender) -> list[tuple[Entrant, TrialRecord]]:
         last = {record.number: record for record in self.done()}

@@ -1,7 +1,7 @@
 """A search as read from its folder: any file may be missing, since a page is made during a search as well."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Results:
     size: Mapping[str, int] | None = None
     """Of the space, counted in several ways."""
     without_score: tuple[str, ...] = ()
-    """A sentence for each finalist or baseline of which no run has finished."""
+    """Sentences about the finalists and baselines of which no run has finished."""
 
     @property
     def finalists(self) -> list[Contender]:
@@ -168,15 +168,20 @@ def results_of(tree: Mapping[str, Any], origin: str, default: Quality = CLICKS) 
             teacher=(_number(teacher, "validation_log_loss"), _number(teacher, "test_log_loss")),
             days=(_days(tree.get("validation_days")), _days(tree.get("test_days"))),
             size=tree.get("size"),
-            without_score=tuple(
-                f"{row['kind']} {row['name']}: {row['reason']}" for row in tree.get("without_score") or ()
-            ),
+            without_score=tuple(_sentences(tree.get("without_score") or ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{origin} is damaged, or was not written by a search ({type(error).__name__}: {error}); delete it and go "
             "on with the search to have it written anew"
         ) from error
+
+
+def _sentences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    stopped = [str(row["name"]) for row in rows if row.get("stopped")]
+    if stopped:
+        yield f"stopped early, behind others: {'finalist' if len(stopped) == 1 else 'finalists'} {', '.join(stopped)}"
+    yield from (f"{row['kind']} {row['name']}: {row['reason']}" for row in rows if not row.get("stopped"))
 
 
 def _contender(row: Mapping[str, Any], numbers: Mapping[str, Any], origin: str, quality: Quality) -> Contender:

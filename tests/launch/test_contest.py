@@ -104,6 +104,7 @@ def test_one_run_that_fails_costs_its_learning_rate_and_is_tried_again_when_resu
     assert contest.row(DLRM) is None
     reason = "learning rate 0.1 stopped after 2 days at 0.65000; learning rate 0.2 failed: the loss is nan"
     assert contest.reason(DLRM) == reason
+    assert not contest.was_stopped(DLRM)
     assert screen.messages[0] == "finalist 1, learning rate 0.2: failed: the loss is nan"
 
     again, _ = contest_of(tmp_path, [FIRST, DLRM])
@@ -112,6 +113,15 @@ def test_one_run_that_fails_costs_its_learning_rate_and_is_tried_again_when_resu
     row = again.row(FIRST)
     assert row is not None
     assert row["learning_rate"] == 0.2
+
+
+def test_a_finalist_whose_runs_were_all_stopped_has_not_failed(tmp_path: Path):
+    contest, _ = contest_of(tmp_path, [FIRST])
+    for number in contest.left():
+        contest.start(number)
+        contest.end(number, None, [0.7, 0.65])
+    assert contest.row(FIRST) is None
+    assert contest.was_stopped(FIRST)
 
 
 def test_inherited_weights_are_those_of_the_network_as_it_was_drawn(tmp_path: Path):
@@ -228,7 +238,7 @@ def test_finalists_are_stopped_by_each_other_alone_and_baselines_run_to_their_en
     assert asked == [(True, ["finalist"] * 4), (False, ["baseline"] * 2)]
     assert [(row["name"], row["chosen"]) for row in rows] == [("dlrm", False), ("1", True)]
     (failed,) = without
-    assert (failed["name"], failed["reason"].count("the loss is nan")) == ("2", 2)
+    assert (failed["name"], failed["reason"].count("the loss is nan"), failed["stopped"]) == ("2", 2, False)
 
 
 def test_days_weigh_by_their_rows():

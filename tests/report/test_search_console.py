@@ -103,7 +103,12 @@ def run_through(console: SearchConsole, clock: Clock, folder: Path) -> None:
             clock.now_s += 40.0
             console.trial(done, 300, 0.46 if done else None, done // 100)
         console.run_done("finalist 1, learning rate 0.001", 0.45, 0.44, 71.0)
-    without = [{"kind": "baseline", "name": "dcn", "reason": "learning rate 3 failed: nan"}]
+    stopped = {"kind": "finalist", "reason": "learning rate 3 stopped after 3 days at 0.5", "stopped": True}
+    without = [
+        {**stopped, "name": "4"},
+        {**stopped, "name": "7"},
+        {"kind": "baseline", "name": "dcn", "reason": "learning rate 3 failed: nan", "stopped": False},
+    ]
     results = {"rows": rows(folder), "without_score": without}
     console.finish(results, SUMMARY_TREE, "/runs/clicks", "/runs/clicks/report.html")
 
@@ -114,7 +119,8 @@ def test_plain_output_has_no_control_characters(tmp_path: Path):
     assert all(letter.isprintable() or letter == "\n" for letter in stream.getvalue())
     assert stream.getvalue().isascii()
     assert "clicks?[31m [red]x[/red]\nrun folder /runs/clicks\n" in stream.getvalue()
-    assert "\nbaseline dcn: learning rate 3 failed: nan\nrun folder" in stream.getvalue()
+    last = "\nstopped early, behind others: finalists 4, 7\nbaseline dcn: learning rate 3 failed: nan\nrun folder"
+    assert last in stream.getvalue()
 
 
 def test_a_terminal_shows_a_bar_and_the_same_lines(tmp_path: Path, monkeypatch):
