@@ -12,7 +12,7 @@ from raysparse.job.train import DataConfig, OptimizerConfig, ScalingConfig
 from raysparse.job.tune import ASHAConfig
 from raysparse.models import HandMadeConfig
 from raysparse.models.nasrec.menu import CTRSpaceConfig
-from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.config import SASRecConfig, SoftmaxConfig
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.search import scoring, sequence_scoring
 from raysparse.search.finalists import RankBy
@@ -36,6 +36,7 @@ _OF_SEQUENCES = (
     ("early_stop",),
     ("supernet", "sandwich"),
     ("supernet", "distillation"),
+    ("supernet", "loss"),
     ("supernet", "epochs"),
 )
 """Keys that a search of the other kind does not read."""
@@ -50,6 +51,9 @@ class SupernetConfig(Config):
     """Of SASRec's: which networks a step trains."""
     distillation: float = Field(default=1.0, ge=0)
     """Of SASRec's: how much the smaller networks of a step learn from what the largest one predicts."""
+    loss: SoftmaxConfig | None = None
+    """Of SASRec's: what the shared weights learn by; null: `space.loss`, as finalists do. A step learns several
+    networks, so that a full softmax takes as many times as long; a sampled one is there for that."""
     epochs: int | None = Field(default=None, ge=1, le=999)
     """Of SASRec's: epochs at most; null: `data.epochs`."""
     batch_size: int | None = Field(default=None, ge=1)

@@ -23,6 +23,7 @@ from raysparse.models import ModelConfig, SequenceModelConfig
 from raysparse.models.dlrm import DLRMConfig
 from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.sasrec.config import SampledSoftmaxConfig, SASRecConfig
+from raysparse.models.sasrec.supernet import SASRecSupernetConfig
 from raysparse.sharding.optimizer import DenseOptimizerConfig, RowWiseAdagradConfig, SparseOptimizerConfig
 from raysparse.sharding.plan import ShardingConfig
 from raysparse.train.ranking import RankingConfig
@@ -175,6 +176,8 @@ class TrainJob(Config):
         model = self.model
         if isinstance(model, SequenceModelConfig):
             place = ("model", "loss") if isinstance(model, SASRecConfig) else ("model", "space", "loss")
+            if isinstance(model, SASRecSupernetConfig) and model.shared_loss is not None:
+                place = ("model", "shared_loss")
             if isinstance(model.loss, SampledSoftmaxConfig) and model.loss.negatives == "popular":
                 yield (*place, "negatives"), "popular", f"uniform {why}"
         if "popular" in self.ranking.sampled:

@@ -73,6 +73,7 @@ class SequenceSearch:
             model=SASRecSupernetConfig(
                 space=self._config,
                 distillation=supernet.distillation,
+                shared_loss=supernet.loss,
                 hold_out_last=isinstance(job.searcher, DifferentiableConfig)
                 and job.searcher.learned_from == "held_out",
             ),
@@ -100,7 +101,7 @@ class SequenceSearch:
         assert isinstance(job.model, SASRecSupernetConfig)
         assert isinstance(searcher, DifferentiableConfig)
         cache, model, seed = SequenceCache.open(url), job.model, self.job.seed
-        items, supernet = cache.items(), cache.supernet(torch.device("cpu"))
+        items, supernet = cache.items(), cache.supernet(torch.device("cpu"), model.shared_loss)
         draws = item_draws(model, job.ranking, self._dataset, seed)
 
         def read() -> Iterator[Batch]:

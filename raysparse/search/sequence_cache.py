@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raysparse.errors import CheckpointError
+from raysparse.models.sasrec.config import SoftmaxConfig
 from raysparse.models.sasrec.encoder import SASRec
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.models.sasrec.supernet import SASRecSupernet, SASRecSupernetConfig
@@ -37,13 +38,13 @@ class SequenceCache(SupernetCache[SequenceManifest]):
 
     manifest_class = SequenceManifest
 
-    def supernet(self, device: torch.device) -> SASRecSupernet:
-        """Load the shared weights, which learn no more."""
+    def supernet(self, device: torch.device, shared_loss: SoftmaxConfig | None = None) -> SASRecSupernet:
+        """Load the shared weights, which learn no more; the loss is for those who ask what a step's would be."""
         with torch.device("meta"):
             network = SASRec(self.manifest.space.largest)
         network.load_state_dict(self.weights(str(device)), assign=True)
         with torch.device("meta"):
-            supernet = SASRecSupernet(SASRecSupernetConfig(space=self.manifest.space))
+            supernet = SASRecSupernet(SASRecSupernetConfig(space=self.manifest.space, shared_loss=shared_loss))
         supernet.network = network
         return supernet.requires_grad_(False).eval()
 

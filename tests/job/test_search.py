@@ -52,6 +52,7 @@ def test_what_a_search_for_sequences_would_not_read_is_refused(change: dict[str,
         ({"supernet": {"sandwich": {"num_drawn": 9}}}, "supernet.sandwich: found"),
         ({"supernet": {"distillation": 0.5}}, "supernet.distillation: found 0.5;"),
         ({"supernet": {"epochs": 9}}, "supernet.epochs: found 9;"),
+        ({"supernet": {"loss": {"kind": "full_softmax"}}}, "supernet.loss: found"),
     ],
 )
 def test_what_a_search_for_clicks_would_not_read_is_refused(change: dict[str, Any], fault: str):

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from raysparse.data.dataset import TEST
+from raysparse.data.dataset import TEST, Dataset
 from raysparse.errors import ConfigError
 from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.launch.entrants import Contender, Entrant
+from raysparse.launch.sequence_search import SequenceSearch
+from raysparse.models.sasrec.config import SampledSoftmaxConfig, SASRecConfig
+from raysparse.models.sasrec.supernet import SASRecSupernetConfig
 from raysparse.report.search_page import render_search_page
 from raysparse.report.search_run import read_search
 from raysparse.train.run_folder import RunFolder
@@ -94,6 +98,20 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
     assert without_times(again) == without_times(results)
 
 
+def test_shared_weights_may_learn_by_a_cheaper_loss_than_networks_alone(data: str, tmp_path: Path):
+    sampled = SampledSoftmaxConfig(num_negatives=7)
+    job = job_of(data, tmp_path, supernet={"optimizer": ADAM, "loss": sampled.model_dump()})
+    search, folder = SequenceSearch(job, Dataset.open(data)), RunFolder(str(tmp_path))
+    supernet = search.supernet_job(folder).model
+    assert isinstance(supernet, SASRecSupernetConfig)
+    assert (supernet.loss, supernet.space.loss.kind) == (sampled, "full_softmax")
+    choice = search.space.cheapest
+    entrant = Entrant(Contender("finalist", "1", choice, search.space.cost(choice), {}), 1e-2, str(tmp_path / "alone"))
+    alone = search.train_job(entrant, folder).model
+    assert isinstance(alone, SASRecConfig)
+    assert alone.loss.kind == "full_softmax"
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, ray_cluster: None):
@@ -102,7 +120,8 @@ def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, 
     searcher = {"kind": "differentiable", "num_steps": 60, "constraint": {"kind": "dual", "budgets": budgets}}
     finalists = {"rank_by": "budgets", "budgets": budgets, "optimizer": ADAM, "learning_rates": [1e-2]}
     space = {**SPACE, "lengths": [10]}
-    job = job_of(data, folder, searcher=searcher, finalists=finalists, baselines=[], space=space)
+    supernet = {"optimizer": ADAM, "loss": {"kind": "sampled_softmax", "num_negatives": 16}}
+    job = job_of(data, folder, searcher=searcher, finalists=finalists, baselines=[], space=space, supernet=supernet)
     results, summary, screen = run(job, "new")
     assert summary["num_trials"] == 2
     assert "searching 2 networks by gradients, 60 steps each" in screen.phases

@@ -49,6 +49,8 @@ class BCEConfig(Config):
 
 
 LossConfig = Annotated[FullSoftmaxConfig | SampledSoftmaxConfig | GBCEConfig | BCEConfig, Field(discriminator="kind")]
+SoftmaxConfig = Annotated[FullSoftmaxConfig | SampledSoftmaxConfig, Field(discriminator="kind")]
+"""Losses whose probabilities one network can learn from another."""
 
 
 class SASRecConfig(Config):

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from raysparse.config import Config
 from raysparse.models.groups import Link
-from raysparse.models.sasrec.config import LossConfig, SASRecConfig
+from raysparse.models.sasrec.config import LossConfig, SASRecConfig, SoftmaxConfig
 from raysparse.models.sasrec.encoder import SASRec
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 
@@ -25,6 +25,9 @@ class SASRecSupernetConfig(Config):
     """What the networks may choose from."""
     distillation: float = Field(default=1.0, ge=0)
     """Weight of the divergence of a smaller network's probabilities from those of the largest one, beside its loss."""
+    shared_loss: SoftmaxConfig | None = None
+    """What the shared weights learn by; null: `space.loss`, by which networks alone learn. A step learns several
+    networks, so that a full softmax takes as many times as long; a sampled one is there for that."""
     hold_out_last: bool = False
     """Whether the last target of each row is not learned, so that a search can choose by it."""
 
@@ -41,7 +44,7 @@ class SASRecSupernetConfig(Config):
     @property
     def loss(self) -> LossConfig:
         """What training descends on."""
-        return self.space.loss
+        return self.shared_loss or self.space.loss
 
 
 class SASRecSupernet(nn.Module):
