@@ -100,6 +100,9 @@ def _train_step(state: TrainState, watch: StepWatch, factor: float) -> None:
     # Whatever a model draws follows from (seed, step, rank): there is no random state to save.
     torch.manual_seed(hash((state.seed, position.num_steps, state.stream.rank)) & 0x7FFFFFFF)
     trained = [arm for arm in state.arms if arm.trains and not arm.rests]
+    for arm in trained:
+        # Before the look-up: the fused kernels update with the rate that it took along.
+        arm.model.set_learning_rate_factor(factor)
     losses = {arm.name: state.task.loss_sum(arm, batch, position.num_steps) for arm in trained}
     state.step_losses = {name: loss.detach() for name, loss in losses.items()}
     state.save_agreed = watch.check()
@@ -108,7 +111,6 @@ def _train_step(state: TrainState, watch: StepWatch, factor: float) -> None:
     # The mean over ranks of these is the mean over the rows of all ranks.
     scale = state.stream.world_size / batch.num_rows
     for arm in trained:
-        arm.model.set_learning_rate_factor(factor)
         arm.model.step(losses[arm.name] * scale, position.num_steps)
 
 

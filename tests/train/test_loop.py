@@ -7,8 +7,12 @@ import pytest
 
 from raysparse.data.dataset import Dataset
 from raysparse.errors import CheckpointError, NonFiniteLossError
+from raysparse.sharding.model import ShardedModel
+from raysparse.sharding.tables import TableShard
+from raysparse.train.callback import Callback
 from raysparse.train.checkpoint import CheckpointFolder
 from raysparse.train.run_folder import RunFolder
+from raysparse.train.state import TrainState
 from tests.data.datasets import PLAIN, RENAMED, write_dataset
 from tests.gloo import run_ranks
 from tests.train.ranks import history, job_of, run_job, run_until, run_whole
@@ -57,6 +61,36 @@ def test_a_decay_over_the_run_ends_with_its_last_step(data: str, tmp_path: Path,
     told, run, longer = (history(tmp_path / name) for name in ("told", "whole", "longer"))
     assert run == told
     assert run[-1]["ne"] != longer[-1]["ne"]
+
+
+RISING = {"schedule": {"kind": "linear", "warm_up_steps": 30, "decay_steps": 40}}
+
+
+def test_a_step_moves_tables_by_its_own_rate(data: str, tmp_path: Path, one_rank: None):
+    sgd = {"sparse": {"kind": "sgd", "learning_rate": 1.0}, "dense": {"kind": "sgd", "learning_rate": 1.0}}
+    moved: dict[str, list[float]] = {}
+    for name, schedule in (("constant", {}), ("rising", RISING)):
+        moves = Moves()
+        run_job(
+            job_of(data, str(tmp_path / name), optimizer={**sgd, **schedule}, callbacks=[]),
+            [moves, *callbacks_stop(1)],
+            stop=True,
+        )
+        moved[name] = moves.largest
+    # The first of 30 steps up.
+    for constant, rising in zip(moved["constant"], moved["rising"], strict=True):
+        assert rising == pytest.approx(constant / 30, rel=1e-3)
+
+
+@pytest.mark.parametrize(("save_at", "stop_at"), [(8, 12), (0, 6)], ids=["within a day", "between days"])
+def test_a_killed_run_goes_on_with_the_rates_of_its_steps(
+    data: str, tmp_path: Path, one_rank: None, save_at: int, stop_at: int
+):
+    changes = {"optimizer": {**job_of(data, "none").optimizer.model_dump(), **RISING}}
+    run_whole(data, str(tmp_path / "whole"), changes)
+    run_until(data, str(tmp_path / "run"), save_at, stop_at, changes)
+    run_whole(data, str(tmp_path / "run"), changes)
+    assert history(tmp_path / "run") == history(tmp_path / "whole")
 
 
 def test_one_worker_gives_the_numbers_of_two(data: str, whole: Path, tmp_path: Path, one_rank: None):
@@ -131,6 +165,23 @@ def test_a_checkpoint_of_other_data_is_refused(data: str, tmp_path: Path, one_ra
         CheckpointError, match=r"stands at day 001, number 1 of its run; in this job's data that is day 777"
     ):
         run_job(job_of(str(tmp_path / "other"), str(tmp_path / "run")))
+
+
+class Moves(Callback):
+    """Notes the largest change of each table in the run's first step."""
+
+    def scored(self, state: TrainState) -> None:
+        self._before = [shard.weight.clone() for shard in self._shards(state)]
+
+    def step_end(self, state: TrainState) -> None:
+        after = [shard.weight for shard in self._shards(state)]
+        self.largest = [(new - old).abs().max().item() for new, old in zip(after, self._before, strict=True)]
+
+    @staticmethod
+    def _shards(state: TrainState) -> list[TableShard]:
+        model = state.arms[0].model
+        assert isinstance(model, ShardedModel)
+        return model.tables.shards
 
 
 def callbacks_stop(num_steps: int):
