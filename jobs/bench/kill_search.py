@@ -86,12 +86,12 @@ def kill_drivers(run: Path, overrides: tuple[str, ...], num_kills: int, draws: r
 def kill_actors(run: Path, overrides: tuple[str, ...], num_kills: int, draws: random.Random) -> None:
     driver = start(run, overrides, "--fresh")
     for kill, mark in enumerate(sorted(draws.sample(range(1, NUM_TRIALS - 5), num_kills)), start=1):
-        wait(driver, lambda mark=mark: num_scores(run) >= mark and bool(actors_of(driver)))
+        wait(driver, lambda mark=mark: num_scores(run) >= mark)
         time.sleep(draws.uniform(0.0, PAUSE_S))
-        victims = actors_of(driver)
-        if victims:
-            draws.choice(victims).send_signal(signal.SIGKILL)
-        print(f"kill {kill}: {min(1, len(victims))} actor after {num_scores(run)} trials", flush=True)
+        # Those of a killed one's place are a while in coming.
+        wait(driver, lambda: bool(actors_of(driver)))
+        draws.choice(actors_of(driver)).send_signal(signal.SIGKILL)
+        print(f"kill {kill}: an actor after {num_scores(run)} trials", flush=True)
     finish(driver)
 
 
@@ -130,12 +130,9 @@ def wait(driver: "subprocess.Popen[bytes]", until: Callable[[], bool]) -> None:
 
 
 def actors_of(driver: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """The processes that score choices: Ray names them."""
-    return [
-        process
-        for process in psutil.Process(driver.pid).children(recursive=True)
-        if "ScoringTrial" in command_of(process)
-    ]
+    """The processes that score choices: Ray names them by their class, and Ray Tune wraps it."""
+    found = psutil.Process(driver.pid).children(recursive=True)
+    return [one for one in found if any(name in command_of(one) for name in ("ScoringTrial", "ResourceTrainable"))]
 
 
 def command_of(process: psutil.Process) -> str:
