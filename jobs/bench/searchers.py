@@ -6,7 +6,8 @@ python jobs/bench/searchers.py table --folder FOLDER [--budgets 350000 700000 14
 RUN_FOLDER is that of a `raysparse search` whose supernet is trained; its cache, space, scoring and searcher are used.
 `run` goes on where it was stopped: each search has a journal of its own; of a space of encoders the networks whose
 blocks are all alike are scored, too (`uniform`). `table` prints the least score so far, and within budgets of
-multiply-adds. A journal of the search itself counts when it is copied there as SEARCHER-SEED.jsonl.
+multiply-adds. A journal of the search itself counts when it is copied there as SEARCHER-SEED.jsonl; `run` then has to
+leave out its seed (`--only SEARCHER --seeds ...`), as it goes on with journals of its own alone.
 """
 
 import argparse
