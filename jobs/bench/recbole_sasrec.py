@@ -12,6 +12,7 @@ seconds since training began, scoring included, and the validation's NDCG@10 amo
 import argparse
 import gzip
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    write_events(arguments.input, arguments.folder / DATASET / f"{DATASET}.inter")
-    print(json.dumps({"best": train(arguments.folder, arguments.epochs)}))
+    folder = arguments.folder.absolute()
+    write_events(arguments.input, folder / DATASET / f"{DATASET}.inter")
+    # RecBole leaves its logs where it is started.
+    os.chdir(folder)
+    print(json.dumps({"best": train(folder, arguments.epochs)}))
 
 
 def write_events(source: Path, target: Path) -> None:
