@@ -1,10 +1,11 @@
 """How the price of a trial grows with the tables, and how trials spread over actors.
 
-python jobs/bench/search_growth.py --folder FOLDER [--trials 32] [KEY=VALUE ...]
+python jobs/bench/search_growth.py --folder FOLDER [--trials 32] [--parts tables actors sleepers] [KEY=VALUE ...]
 
 Space and scoring of jobs/search-drift.yaml on a stream of three days of 20,000 rows. Tables of several sizes, one
 actor; then several actors that score; then some that only sleep a second, on as many cores as there are: what Ray Tune
-and the journal could feed. Actors' starts are not counted: the clock runs from the first result to the last.
+and the journal could feed. Actors' starts are not counted: the clock begins when each actor could have given a result,
+and with those that sleep, more than there are cores to start them, after half of the trials.
 """
 
 import argparse
@@ -27,6 +28,8 @@ JOB = Path(__file__).parents[1] / "search-drift.yaml"
 TABLE_ROWS = (2_000, 100_000, 1_000_000)
 ACTORS = (1, 2, 4)
 SLEEPERS = (4, 16)
+SLEEPS_PER_ACTOR = 80
+PARTS = ("tables", "actors", "sleepers")
 SMALL = ("data.prepare.num_days=3", "data.prepare.rows_per_day=20_000", "trials.threads_per_actor=1")
 
 
@@ -56,18 +59,20 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--trials", type=int, default=32)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
     connect(max(SLEEPERS))
     print("| tables | actors | seconds of a trial, median | trials/min |\n|---|---|---|---|", flush=True)
-    for rows in TABLE_ROWS:
+    for rows in TABLE_ROWS if "tables" in arguments.parts else ():
         job = prepared(arguments.folder, rows, tuple(arguments.overrides))
-        print(line(job, f"12 x {rows:,} rows", 1, arguments.trials), flush=True)
+        print(line(job, f"12 x {rows:,} rows", 1, arguments.trials, 0), flush=True)
     job = prepared(arguments.folder, TABLE_ROWS[0], tuple(arguments.overrides))
-    for actors in ACTORS:
-        print(line(job, f"12 x {TABLE_ROWS[0]:,} rows", actors, arguments.trials), flush=True)
+    for actors in ACTORS if "actors" in arguments.parts else ():
+        print(line(job, f"12 x {TABLE_ROWS[0]:,} rows", actors, arguments.trials, actors - 1), flush=True)
     trials.ScoringTrial = SleepingTrial
-    for actors in SLEEPERS:
-        print(line(job, "none: actors sleep", actors, 6 * actors), flush=True)
+    for actors in SLEEPERS if "sleepers" in arguments.parts else ():
+        num_trials = SLEEPS_PER_ACTOR * actors
+        print(line(job, "none: actors sleep", actors, num_trials, num_trials // 2), flush=True)
 
 
 def prepared(folder: Path, rows: int, overrides: tuple[str, ...]) -> SearchJob:
@@ -81,8 +86,8 @@ def prepared(folder: Path, rows: int, overrides: tuple[str, ...]) -> SearchJob:
     return job
 
 
-def line(job: SearchJob, what: str, actors: int, num_trials: int) -> str:
-    """Score random choices and return a row."""
+def line(job: SearchJob, what: str, actors: int, num_trials: int, num_first: int) -> str:
+    """Score random choices and return a row; the clock begins after `num_first` results."""
     job = job.model_copy(update={"trials": job.trials.model_copy(update={"num_actors": actors})})
     dataset = ensure_data(job.data, Lines())
     searcher = build_searcher(RandomSearchConfig(num_trials=num_trials), ClickSearch.of(job, dataset).space, 0)
@@ -93,8 +98,7 @@ def line(job: SearchJob, what: str, actors: int, num_trials: int) -> str:
     with Journal.open(path, {}) as journal:
         trials.run_trials(job, f"{job.run_folder}/{CACHE}", searcher, journal, display)
         seconds = median(entry.seconds for entry in journal.entries)
-    # The first results of all actors come at about the same time.
-    ends = sorted(ends)[actors - 1 :]
+    ends = sorted(ends)[num_first:]
     per_minute = 60 * (len(ends) - 1) / (ends[-1] - ends[0])
     return f"| {what} | {actors} | {seconds:.2f} | {per_minute:.0f} |"
 
