@@ -132,7 +132,7 @@ def wait(driver: "subprocess.Popen[bytes]", until: Callable[[], bool]) -> None:
 def actors_of(driver: "subprocess.Popen[bytes]") -> list[psutil.Process]:
     """The processes that score choices: Ray names them by their class, and Ray Tune wraps it."""
     found = psutil.Process(driver.pid).children(recursive=True)
-    return [one for one in found if any(name in command_of(one) for name in ("ScoringTrial", "ResourceTrainable"))]
+    return [one for one in found if any(name in command_of(one) for name in ("ScoringActor", "ResourceTrainable"))]
 
 
 def command_of(process: psutil.Process) -> str:

@@ -41,17 +41,16 @@ class Lines:
         print(text, flush=True)
 
 
-class SleepingTrial(trials.ScoringTrial):
+class SleepingActor(trials.ScoringActor):
     """An actor that scores nothing."""
 
-    def setup(self, config: dict[str, Any], arguments: dict[str, Any] | None = None) -> None:
-        """Load nothing."""
-        self._choice = config
+    def _load(self, job: SearchJob, cache_url: str) -> None:
+        pass
 
-    def step(self) -> dict[str, Any]:
+    def _score(self, choice: str) -> dict[str, Any]:
         """Sleep as long as a trial of a second would take."""
         time.sleep(1.0)
-        return trials.result_of({"objectives": {"log_loss": 1.0, "macs": 1.0}, "seconds": 1.0})
+        return {"objectives": {"log_loss": 1.0, "macs": 1.0}, "seconds": 1.0}
 
 
 def main() -> None:
@@ -69,7 +68,7 @@ def main() -> None:
     job = prepared(arguments.folder, TABLE_ROWS[0], tuple(arguments.overrides))
     for actors in ACTORS if "actors" in arguments.parts else ():
         print(line(job, f"12 x {TABLE_ROWS[0]:,} rows", actors, arguments.trials, actors - 1), flush=True)
-    trials.ScoringTrial = SleepingTrial
+    trials.ScoringActor = SleepingActor
     for actors in SLEEPERS if "sleepers" in arguments.parts else ():
         num_trials = SLEEPS_PER_ACTOR * actors
         print(line(job, "none: actors sleep", actors, num_trials, num_trials // 2), flush=True)

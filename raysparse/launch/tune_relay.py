@@ -20,7 +20,7 @@ from raysparse.errors import WorkerError
 
 
 class Relay(TuneSearcher):
-    """Says what to try next and takes what came of it; Tune calls it, on the driver."""
+    """Lets trials start and takes what comes of them; Tune calls it, on the driver."""
 
     def __init__(self, metric: str) -> None:
         super().__init__(metric=metric, mode="min")
@@ -43,6 +43,11 @@ class Relay(TuneSearcher):
     def is_faulty(self) -> bool:
         """Whether something went wrong in Tune's hands."""
         return self._fault is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all trials are to end, those that have not started as well."""
+        return self.is_faulty
 
     def check(self) -> None:
         """Raise what went wrong in Tune's hands, or where Tune ended before all trials did."""
@@ -68,8 +73,8 @@ class Relay(TuneSearcher):
         """Restore nothing, see `save`."""
 
 
-class _StopOnFault(Stopper):
-    """Ends all trials once something went wrong on the driver."""
+class _StopWhenOver(Stopper):
+    """Ends all trials once the relay says so."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
@@ -80,7 +85,7 @@ class _StopOnFault(Stopper):
 
     def stop_all(self) -> bool:
         """Return whether to end."""
-        return self._relay.is_faulty
+        return self._relay.is_over
 
     def __getstate__(self) -> Tree:
         return {}
@@ -96,7 +101,7 @@ def run_tune(
     max_failures: int,
     scheduler: TrialScheduler | None = None,
 ) -> None:
-    """Run trials in processes that are reused until the relay has no more; driver, connected to Ray.
+    """Run trials until the relay has no more, in processes that are used again; driver, connected to Ray.
 
     `trainable` is as Tune wants it, its arguments bound; `resources` are what each process takes. Raises what went
     wrong in Tune's hands, WorkerError where Tune ended before all trials did.
@@ -120,7 +125,7 @@ def run_tune(
                 name="tune",
                 storage_path=notes,
                 verbose=0,
-                stop=_StopOnFault(relay),
+                stop=_StopWhenOver(relay),
                 failure_config=FailureConfig(max_failures=max_failures),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

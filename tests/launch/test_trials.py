@@ -1,5 +1,5 @@
-import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,19 +9,23 @@ import pytest
 import torch
 
 from raysparse.errors import WorkerError
-from raysparse.launch.trials import ScoringTrial, TrialDisplay, _AskAndTell, result_of
+from raysparse.job import SearchJob, check_job, require_kind
+from raysparse.launch import trials as trials_module
+from raysparse.launch.proposal_queue import Handed as HandedOut
+from raysparse.launch.proposal_queue import _Queue
+from raysparse.launch.trials import ScoringActor, TrialDisplay, _AskAndTell, result_of, run_trials
 from raysparse.search.journal import Journal
-from raysparse.search.population import RandomSearchConfig, build_searcher
+from raysparse.search.population import RandomSearchConfig, RegularizedEvolutionConfig, build_searcher
 from tests.search.toy_space import HEADER, BitSpace
 
 
 def outcome_of(score: Callable[[Any, Any], dict[str, float]]) -> dict[str, Any]:
-    """What a step tells the driver."""
-    trial: Any = object.__new__(ScoringTrial)
-    trial._fault, trial._choice, trial._objectives, trial._quality = None, {"choice": "{}"}, (), "log_loss"
-    trial._space = SimpleNamespace(parse=lambda tree: tree)
-    trial._scorer = SimpleNamespace(score=score)
-    return json.loads(trial.step()["outcome"])
+    """What scoring a choice comes to."""
+    actor: Any = object.__new__(ScoringActor)
+    actor._objectives, actor._quality = (), "log_loss"
+    actor._space = SimpleNamespace(parse=lambda tree: tree)
+    actor._scorer = SimpleNamespace(score=score)
+    return actor._score("{}")
 
 
 def raising(error: Exception) -> Callable[[Any, Any], dict[str, float]]:
@@ -55,50 +59,144 @@ def test_a_score_comes_back_as_it_is():
     assert outcome["objectives"] == {"log_loss": 0.30000000000000004}
 
 
-def test_an_actor_that_cannot_load_ends_the_search_with_what_it_raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def load(trial: Any, job: Any, cache: str) -> None:
-        raise ImportError("libcudart.so.12: cannot open shared object file")
+class Handed:
+    """Takes the place of the queue: what is handed out, and who has it."""
 
-    job = {"kind": "search", "name": "x", "run_folder": "x", "data": {"path": "x"}}
-    monkeypatch.setattr(ScoringTrial, "_load", load)
-    trial = object.__new__(ScoringTrial)
-    trial.setup({"choice": "{}"}, {"job": job, "cache": "x"})
-    with journal_of(tmp_path) as journal:
-        relay, _ = asking(journal)
-        assert relay.suggest("a")
-        relay.on_trial_complete("a", trial.step())
-        assert relay.is_faulty
-        with pytest.raises(WorkerError, match="cannot load what it scores with: ImportError: libcudart"):
-            relay.check()
-        assert journal.entries == []
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.held: dict[str, int] = {}
+        self.ended = False
+
+    def put(self, number: int, choice: str) -> None:
+        self.numbers.append(number)
+
+    def take(self, actor: str) -> int:
+        self.held[actor] = self.numbers.pop(0)
+        return self.held[actor]
+
+    def lose(self, actor: str) -> int | None:
+        return self.held.pop(actor, None)
+
+    def end(self) -> None:
+        self.ended = True
 
 
 def journal_of(folder: Path) -> Journal:
     return Journal.open(folder / "journal.jsonl", HEADER)
 
 
-def asking(journal: Journal) -> tuple[_AskAndTell, list[str]]:
+def asking(journal: Journal, num_actors: int = 1) -> tuple[_AskAndTell, Handed, list[str]]:
     messages: list[str] = []
+    queue: Any = Handed()
     searcher = build_searcher(RandomSearchConfig(num_trials=2), BitSpace(6), 1)
-    return _AskAndTell(searcher, journal, TrialDisplay(lambda entry: None, messages.append)), messages
+    display = TrialDisplay(lambda entry: None, messages.append)
+    return _AskAndTell(searcher, journal, display, queue, num_actors), queue, messages
+
+
+def test_an_actor_that_cannot_load_ends_the_search_with_what_it_raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def load(actor: Any, job: Any, cache: str) -> None:
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    job = {"kind": "search", "name": "x", "run_folder": "x", "data": {"path": "x"}}
+    monkeypatch.setattr(ScoringActor, "_load", load)
+    actor = object.__new__(ScoringActor)
+    actor.setup({}, {"job": job, "cache": "x", "queue": None})
+    with journal_of(tmp_path) as journal:
+        relay, queue, _ = asking(journal)
+        assert relay.suggest("a") == {}
+        relay.on_trial_result("a", actor.step())
+        assert relay.is_faulty
+        assert relay.is_over
+        assert queue.ended
+        assert relay.suggest("b") == "FINISHED"
+        with pytest.raises(WorkerError, match="cannot load what it scores with: ImportError: libcudart"):
+            relay.check()
+        assert journal.entries == []
 
 
 def test_a_lost_trial_is_scored_again_and_the_last_loss_is_its_error(tmp_path: Path):
     with journal_of(tmp_path) as journal:
-        relay, messages = asking(journal)
-        first = relay.suggest("0")
+        relay, queue, messages = asking(journal)
+        relay.suggest("a")
         for attempt in range(3):
-            relay.on_trial_complete(str(attempt), result_of({"lost": f"OSError: disk {attempt}", "seconds": 1.5}))
+            assert queue.take("a") == 0
+            relay.on_trial_result("a", result_of({"number": 0, "lost": f"OSError: disk {attempt}", "seconds": 1.5}))
             assert journal.entries == []
-            assert relay.suggest(str(attempt + 1)) == first
         assert messages[2] == "trial 0 was lost (OSError: disk 2); it is scored again"
-        relay.on_trial_complete("3", None, error=True)
+        assert queue.take("a") == 0
+        relay.on_trial_complete("a", None, error=True)
         assert [entry.error for entry in journal.entries] == ["lost 4 times, at last: its actor died"]
         # Another one has losses of its own.
-        relay.suggest("4")
-        relay.on_trial_complete("4", None, error=True)
-        relay.suggest("5")
-        relay.on_trial_complete("5", result_of({"objectives": {"log_loss": 0.5}, "score": 0.5, "seconds": 2.0}))
+        relay.suggest("b")
+        assert queue.take("b") == 1
+        relay.on_trial_complete("b", None, error=True)
+        assert queue.take("c") == 1
+        assert not relay.is_over
+        score = {"number": 1, "objectives": {"log_loss": 0.5}, "score": 0.5, "seconds": 2.0}
+        relay.on_trial_result("c", result_of(score))
+        assert relay.is_over
+        assert queue.ended
         relay.check()
         assert [entry.objectives for entry in journal.entries] == [None, {"log_loss": 0.5}]
     assert math.isnan(result_of({"lost": "x", "seconds": 0.0})["score"])
+
+
+def test_no_more_is_on_its_way_than_there_are_actors(tmp_path: Path):
+    with journal_of(tmp_path) as journal:
+        relay, queue, _ = asking(journal, num_actors=1)
+        relay.suggest("a")
+        relay.suggest("b")
+        assert queue.numbers == [0]
+
+
+def test_actors_that_die_before_they_score_end_the_search(tmp_path: Path):
+    with journal_of(tmp_path) as journal:
+        relay, _, _ = asking(journal, num_actors=2)
+        for death in range(7):
+            assert not relay.is_over
+            relay.suggest(str(death))
+            relay.on_trial_complete(str(death), None, error=True)
+        with pytest.raises(WorkerError, match="7 actors in a row died before they scored anything"):
+            relay.check()
+
+
+def test_what_a_dead_actor_had_is_known_and_it_gets_nothing_more():
+    queue = _Queue()
+    assert queue.take("a") == (None, False)
+    queue.put(HandedOut(4, "{}"))
+    queue.put(HandedOut(5, "{}"))
+    assert queue.take("a") == ((4, "{}"), False)
+    assert queue.lose("a") == 4
+    assert queue.lose("a") is None
+    assert queue.take("a") == (None, True)
+    assert queue.take("b") == ((5, "{}"), False)
+    queue.end()
+    assert queue.take("c") == (None, True)
+
+
+class CountingActor(ScoringActor):
+    """Scores by its process."""
+
+    def _load(self, job: Any, cache_url: str) -> None:
+        pass
+
+    def _score(self, choice: str) -> dict[str, Any]:
+        return {"objectives": {"log_loss": 0.5, "process": float(os.getpid())}, "seconds": 0.0}
+
+
+@pytest.mark.ray
+def test_actors_stay_from_one_generation_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ray_cluster: None
+):
+    monkeypatch.setattr(trials_module, "ScoringActor", CountingActor)
+    tree = {"kind": "search", "name": "x", "run_folder": "x", "data": {"path": "x"}, "trials": {"num_actors": 2}}
+    job = require_kind(SearchJob, check_job(tree, "test"), "test")
+    config = RegularizedEvolutionConfig(
+        objective="log_loss", num_initial=8, tournament=2, num_children=2, num_generations=8
+    )
+    with journal_of(tmp_path) as journal:
+        display = TrialDisplay(lambda entry: None, lambda text: None)
+        run_trials(job, "x", build_searcher(config, BitSpace(8), 1), journal, display)
+        assert sorted(entry.number for entry in journal.entries) == list(range(24))
+        processes = {entry.objectives["process"] for entry in journal.entries if entry.objectives}
+    assert len(processes) <= 2
