@@ -4,8 +4,7 @@ python jobs/bench/search_growth.py --folder FOLDER [--trials 32] [--parts tables
 
 Space and scoring of jobs/search-drift.yaml on a stream of three days of 20,000 rows. Tables of several sizes, one
 actor; then several actors that score; then some that only sleep a second, on as many cores as there are: what Ray Tune
-and the journal could feed. Actors' starts are not counted: the clock begins when each actor could have given a result,
-and with those that sleep, more than there are cores to start them, after half of the trials.
+and the journal could feed. Actors' starts are not counted: the clock begins after half of the trials.
 """
 
 import argparse
@@ -64,14 +63,13 @@ def main() -> None:
     print("| tables | actors | seconds of a trial, median | trials/min |\n|---|---|---|---|", flush=True)
     for rows in TABLE_ROWS if "tables" in arguments.parts else ():
         job = prepared(arguments.folder, rows, tuple(arguments.overrides))
-        print(line(job, f"12 x {rows:,} rows", 1, arguments.trials, 0), flush=True)
+        print(line(job, f"12 x {rows:,} rows", 1, arguments.trials), flush=True)
     job = prepared(arguments.folder, TABLE_ROWS[0], tuple(arguments.overrides))
     for actors in ACTORS if "actors" in arguments.parts else ():
-        print(line(job, f"12 x {TABLE_ROWS[0]:,} rows", actors, arguments.trials, actors - 1), flush=True)
+        print(line(job, f"12 x {TABLE_ROWS[0]:,} rows", actors, arguments.trials), flush=True)
     trials.ScoringActor = SleepingActor
     for actors in SLEEPERS if "sleepers" in arguments.parts else ():
-        num_trials = SLEEPS_PER_ACTOR * actors
-        print(line(job, "none: actors sleep", actors, num_trials, num_trials // 2), flush=True)
+        print(line(job, "none: actors sleep", actors, SLEEPS_PER_ACTOR * actors), flush=True)
 
 
 def prepared(folder: Path, rows: int, overrides: tuple[str, ...]) -> SearchJob:
@@ -85,8 +83,8 @@ def prepared(folder: Path, rows: int, overrides: tuple[str, ...]) -> SearchJob:
     return job
 
 
-def line(job: SearchJob, what: str, actors: int, num_trials: int, num_first: int) -> str:
-    """Score random choices and return a row; the clock begins after `num_first` results."""
+def line(job: SearchJob, what: str, actors: int, num_trials: int) -> str:
+    """Score random choices and return a row."""
     job = job.model_copy(update={"trials": job.trials.model_copy(update={"num_actors": actors})})
     dataset = ensure_data(job.data, Lines())
     searcher = build_searcher(RandomSearchConfig(num_trials=num_trials), ClickSearch.of(job, dataset).space, 0)
@@ -97,7 +95,7 @@ def line(job: SearchJob, what: str, actors: int, num_trials: int, num_first: int
     with Journal.open(path, {}) as journal:
         trials.run_trials(job, f"{job.run_folder}/{CACHE}", searcher, journal, display)
         seconds = median(entry.seconds for entry in journal.entries)
-    ends = sorted(ends)[num_first:]
+    ends = sorted(ends)[num_trials // 2 :]
     per_minute = 60 * (len(ends) - 1) / (ends[-1] - ends[0])
     return f"| {what} | {actors} | {seconds:.2f} | {per_minute:.0f} |"
 
