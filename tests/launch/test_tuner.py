@@ -61,11 +61,12 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
     return {"best": summary["best"], "trials": [{**trial, "seconds": 0} for trial in summary["trials"]]}
 
 
-def kill_a_worker(folder: Path) -> None:
-    """Kill a worker once one of the run's trials is on its third day."""
+def kill_workers(folder: Path) -> None:
+    """Kill all workers once one of the run's trials is on its third day: the other one's may be about to end anyway."""
     while not any(path.read_text().count("\n") >= 2 for path in folder.glob("trials/*/history.jsonl")):
         time.sleep(0.02)
-    os.kill(processes("RayTrainWorker").pop().pid, signal.SIGKILL)
+    for worker in processes("RayTrainWorker"):
+        os.kill(worker.pid, signal.SIGKILL)
 
 
 @pytest.mark.ray
@@ -82,7 +83,7 @@ def test_a_run_that_is_disturbed_ends_with_the_table_of_an_undisturbed_one(
         num_parallel=2,
         last_days=2,
     )
-    killer = threading.Thread(target=kill_a_worker, args=(folder,))
+    killer = threading.Thread(target=kill_workers, args=(folder,))
     killer.start()
     summary, screen = run(job, "new")
     killer.join()
