@@ -1,17 +1,18 @@
 """How far the shared weights of a sequence search can be trusted: networks trained alone beside their scores.
 
-python jobs/bench/elastic.py run --search RUN_FOLDER --folder FOLDER --results FILE.csv [--count 20]
-                                 [--budgets 350000 700000 1400000] [--random JOURNAL ...] [--seeds 1] [--parallel 2]
-python jobs/bench/elastic.py table --search RUN_FOLDER --results FILE.csv [--count 20] [--budgets ...] [--random ...]
+python jobs/bench/elastic.py pick  --picks PICKS.csv --search RUN_FOLDER [--count 20]
+                                   [--budgets 350000 700000 1400000] [--random JOURNAL ...]
+python jobs/bench/elastic.py run   --picks PICKS.csv --results RESULTS.csv --folder FOLDER --job jobs/search-beauty.yaml
+                                   [--groups NAME ...] [--seeds 1] [--parallel 2] [KEY=VALUE ...]
+python jobs/bench/elastic.py table --picks PICKS.csv --results RESULTS.csv
 
-RUN_FOLDER is that of a `raysparse search` of a `sasrec` space. `run` trains alone, as its finalists are: `count` drawn
+RUN_FOLDER is that of a `raysparse search` of a `sasrec` space. `pick` writes down, with their scores: `count` drawn
 networks spread evenly over the costs, and for each budget the best network by score of the search's journal, of each
 journal of a random search on the same shared weights, after as many scores as the search has (`python
 jobs/bench/searchers.py run --only random` leaves them as random-SEED.jsonl), and the best of those whose blocks are all
-alike. What it has trained stands in FILE.csv, whichever search it was for, and is not trained again; the drawn networks
-follow from the space alone, so that they can be trained before a search has ended. `table` prints rank correlations,
-within thirds of the costs as well, and what is kept of each budget: means over picks and seeds, and the median of the
-test.
+alike. `run` trains them alone, as the job's finalists are; what stands in RESULTS.csv is not trained again. `table`
+prints rank correlations, within thirds of the costs as well, and what is kept of each budget: means over picks and
+seeds, and the median of the test.
 """
 
 import argparse
@@ -33,7 +34,7 @@ import torch
 from raysparse.config import load_tree
 from raysparse.cost.encoder import encoder_macs
 from raysparse.data.dataset import Dataset
-from raysparse.job import SearchJob, check_job, dump_job, require_kind
+from raysparse.job import SearchJob, check_job, dump_job, load_job, require_kind
 from raysparse.launch.click_search import CACHE
 from raysparse.launch.entrants import Contender, Entrant
 from raysparse.launch.sequence_search import SequenceSearch
@@ -43,109 +44,121 @@ from raysparse.search.finalists import pick_finalists
 from raysparse.search.journal import Entry, read_journal
 from raysparse.search.ranking import kendall_interval, kendall_tau
 from raysparse.search.sasrec_space import SASRecSpace, text_of
-from raysparse.search.sequence_scoring import SequenceScorer
 from raysparse.train.run_folder import JOB, RunFolder
 
-COLUMNS = ("network", "macs", "seed", "validation", "test", "test_hr")
+PICKED = ("group", "network", "macs", "score", "choice")
+TRAINED = ("network", "macs", "seed", "validation", "test", "test_hr")
 DRAWN = "drawn"
 DRAWS_PER_NETWORK = 50
 
-Trained = dict[tuple[str, int], dict[str, float]]
+Results = dict[tuple[str, int], dict[str, float]]
 """What networks came to, by their text and the seed."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Pick:
     """A network to train alone."""
 
     group: str
     choice: SASRecConfig
+    score: float
+    """NDCG@10 in the supernet."""
 
     @property
-    def key(self) -> str:
+    def network(self) -> str:
         """Its name in the results."""
         return text_of(self.choice)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "table"])
-    parser.add_argument("--search", required=True, type=Path)
-    parser.add_argument("--results", required=True, type=Path)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("what", choices=["pick", "run", "table"])
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--picks", required=True, type=Path)
+    parser.add_argument("--search", type=Path)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--budgets", nargs="*", type=int, default=[])
     parser.add_argument("--random", nargs="*", type=Path, default=[])
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--job", type=Path)
+    parser.add_argument("--groups", nargs="*")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--parallel", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
+    needed = {"pick": ("search",), "run": ("results", "folder", "job"), "table": ("results",)}[arguments.what]
+    if missing := [name for name in needed if getattr(arguments, name) is None]:
+        parser.error(f"{arguments.what} needs {', '.join(f'--{name}' for name in missing)}")
+    {"pick": pick, "run": run, "table": lambda given: print(table(given))}[arguments.what](arguments)
+
+
+def pick(arguments: argparse.Namespace) -> None:
     job = require_kind(SearchJob, check_job(load_tree(arguments.search / JOB), "the search"), "the search")
     kind = SequenceSearch(job, Dataset.open(job.data.path))
-    scorer = kind.scorer(str(arguments.search / CACHE), torch.device("cpu")) if arguments.budgets else None
-    candidates = candidates_of(kind, scorer, arguments)
-    if arguments.what == "run":
-        if arguments.folder is None:
-            parser.error("run needs --folder")
-        run(kind, candidates, arguments)
-    else:
-        scorer = scorer or kind.scorer(str(arguments.search / CACHE), torch.device("cpu"))
-        print(table(kind, candidates, scorer, trained(arguments.results)))
+    scorer = kind.scorer(str(arguments.search / CACHE), torch.device("cpu"))
+
+    def scored(group: str, choice: SASRecConfig) -> Pick:
+        return Pick(group, choice, 1.0 - scorer.score(choice)[kind.quality.objective])
+
+    picks = [scored(DRAWN, choice) for choice in spread(kind.space, arguments.count)]
+    _, entries = read_journal(arguments.search / JOURNAL)
+    searches = [("search", entries), *(("random", scored_first(path, len(entries))) for path in arguments.random)]
+    uniform = [scored("", choice) for choice in kind.space.uniform()] if arguments.budgets else []
+    for budget in arguments.budgets:
+        for name, journal in searches:
+            for entry in pick_finalists(journal, kind.quality.objective, "budgets", 1, [budget]):
+                picks.append(scored(f"{name} {budget}", kind.space.parse(entry.choice)))
+        best = max((one for one in uniform if macs_of(one.choice) <= budget), key=lambda one: one.score)
+        picks.append(Pick(f"uniform {budget}", best.choice, best.score))
+    with arguments.picks.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(PICKED)
+        for one in picks:
+            score, choice = f"{one.score:.6f}", one.choice.model_dump_json(exclude_defaults=True)
+            writer.writerow([one.group, one.network, macs_of(one.choice), score, choice])
 
 
-def run(kind: SequenceSearch, candidates: list[Candidate], arguments: argparse.Namespace) -> None:
+def picked(path: Path) -> list[Pick]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [Pick(row["group"], SASRecConfig.model_validate_json(row["choice"]), float(row["score"])) for row in rows]
+
+
+def run(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
-    if not arguments.results.exists():
-        arguments.results.write_text(",".join(COLUMNS) + "\n")
-    done = trained(arguments.results)
+    job = require_kind(SearchJob, load_job(arguments.job, tuple(arguments.overrides)), str(arguments.job))
+    kind = SequenceSearch(job, Dataset.open(job.data.path))
+    results: Path = arguments.results
+    if not results.exists():
+        results.write_text(",".join(TRAINED) + "\n")
+    picks = [one for one in picked(arguments.picks) if not arguments.groups or one.group in arguments.groups]
     wanted = {
-        (one.key, seed): one
-        for one in candidates
+        (one.network, seed): one
+        for one in picks
         for seed in (arguments.seeds[:1] if one.group == DRAWN else arguments.seeds)
     }
+    done = trained(results)
     writing = Lock()
 
-    def train_one(of_run: tuple[tuple[str, int], Candidate]) -> None:
-        (key, seed), candidate = of_run
-        values = train(write_job(kind, candidate, seed, folder))
-        with writing, arguments.results.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow([key, macs_of(candidate.choice), seed, *values])
-        print(f"{key}, seed {seed}: {', '.join(values)}", flush=True)
+    def train_one(of_run: tuple[tuple[str, int], Pick]) -> None:
+        (network, seed), one = of_run
+        values = train(write_job(kind, one, seed, folder))
+        with writing, results.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow([network, macs_of(one.choice), seed, *values])
+        print(f"{network}, seed {seed}: {', '.join(values)}", flush=True)
 
     with ThreadPoolExecutor(arguments.parallel) as pool:
         list(pool.map(train_one, (pair for pair in wanted.items() if pair[0] not in done)))
 
 
-def trained(results: Path) -> Trained:
+def trained(results: Path) -> Results:
     with results.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {
         (row["network"], int(row["seed"])): {name: float(row[name]) for name in ("validation", "test", "test_hr")}
         for row in rows
     }
-
-
-def candidates_of(
-    kind: SequenceSearch, scorer: SequenceScorer | None, arguments: argparse.Namespace
-) -> list[Candidate]:
-    candidates = [Candidate(DRAWN, choice) for choice in spread(kind.space, arguments.count)]
-    if scorer is None:
-        return candidates
-    _, entries = read_journal(arguments.search / JOURNAL)
-    searches = [("search", entries), *(("random", scored_first(path, len(entries))) for path in arguments.random)]
-    uniform = {one.key: score_of(kind, scorer, one) for one in (Candidate("", two) for two in kind.space.uniform())}
-    for budget in arguments.budgets:
-        for name, journal in searches:
-            for entry in pick_finalists(journal, kind.quality.objective, "budgets", 1, [budget]):
-                candidates.append(Candidate(f"{name} {budget}", kind.space.parse(entry.choice)))
-        within = [Candidate(f"uniform {budget}", one) for one in kind.space.uniform() if macs_of(one) <= budget]
-        candidates.append(max(within, key=lambda one: uniform[one.key]))
-    return candidates
-
-
-def score_of(kind: SequenceSearch, scorer: SequenceScorer, candidate: Candidate) -> float:
-    """NDCG@10 in the supernet."""
-    return 1.0 - scorer.score(candidate.choice)[kind.quality.objective]
 
 
 def scored_first(journal: Path, count: int) -> list[Entry]:
@@ -168,9 +181,9 @@ def macs_of(choice: SASRecConfig) -> int:
     return encoder_macs(choice, choice.max_length)
 
 
-def write_job(kind: SequenceSearch, candidate: Candidate, seed: int, folder: Path) -> Path:
-    name = sub(r"[^0-9a-z]+", "-", candidate.key)
-    contender = Contender("baseline", name, candidate.choice, kind.space.cost(candidate.choice), {})
+def write_job(kind: SequenceSearch, one: Pick, seed: int, folder: Path) -> Path:
+    name = sub(r"[^0-9a-z]+", "-", one.network)
+    contender = Contender("baseline", name, one.choice, kind.space.cost(one.choice), {})
     rate = kind.job.finalists.learning_rates[0]
     entrant = Entrant(contender, rate, str(folder.absolute() / f"{name}-{seed}"))
     job = kind.train_job(entrant, RunFolder(str(folder))).model_copy(update={"seed": seed})
@@ -189,18 +202,13 @@ def train(path: Path) -> list[str]:
     return [f"{value:.6f}" for value in (arms["trained"]["ndcg@10"], test["ndcg@10"], test["hr@10"])]
 
 
-def table(kind: SequenceSearch, candidates: list[Candidate], scorer: SequenceScorer, done: Trained) -> str:
+def table(arguments: argparse.Namespace) -> str:
+    done = trained(arguments.results)
     rows = [
-        {
-            "group": one.group,
-            "key": one.key,
-            "macs": macs_of(one.choice),
-            "score": score_of(kind, scorer, one),
-            **values,
-        }
-        for one in candidates
-        for (key, _), values in done.items()
-        if key == one.key
+        {"group": one.group, "key": one.network, "macs": macs_of(one.choice), "score": one.score, **values}
+        for one in picked(arguments.picks)
+        for (network, _), values in done.items()
+        if network == one.network
     ]
     drawn = sorted((row for row in rows if row["group"] == DRAWN), key=lambda row: row["macs"])
     third = max(1, -(-len(drawn) // 3))
