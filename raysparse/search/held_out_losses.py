@@ -69,7 +69,7 @@ class HeldOutLosses:
             encoded = encode_relaxed(self._supernet.network, self._space, learner, inputs, offsets)
             # Beyond its width an encoding is 0, so that whole rows give the scores of the first columns.
             predicted = Prediction(encoded[sequences.target_inputs], rows[sequences.target_places], of_candidates)
-        return self._loss.losses(predicted, targets, candidates).mean()
+        return self._loss.total(predicted, targets, candidates) / len(targets)
 
     def _at(self, step: int) -> tuple[SequenceBatch, SequenceBatch]:
         """The batch of a step, both parts of it; steps only go forward."""

@@ -60,18 +60,18 @@ class ItemLoss:
             case SampledSoftmaxConfig(num_negatives=count, negatives=distribution):
                 return self._draws.draw(distribution, count, num_steps).to(targets.device)
 
-    def losses(self, predicted: Prediction, targets: Tensor, candidates: Tensor) -> Tensor:
-        """Return the loss of each target, `[P]`."""
+    def total(self, predicted: Prediction, targets: Tensor, candidates: Tensor) -> Tensor:
+        """Return the sum of the losses of the targets `[P]`."""
         encoded, positives, rows = predicted.encoded, predicted.positives, predicted.candidates
         match self._config:
             case FullSoftmaxConfig():
                 return full_softmax(encoded, rows, targets)
             case BCEConfig(num_negatives=count):
-                return bce(encoded, positives, rows.view(len(targets), count, encoded.shape[1]))
+                return bce(encoded, positives, rows.view(len(targets), count, encoded.shape[1])).sum()
             case GBCEConfig(t=t):
-                return gbce(encoded, positives, targets, rows, candidates, self._draws.num_items, t)
+                return gbce(encoded, positives, targets, rows, candidates, self._draws.num_items, t).sum()
             case SampledSoftmaxConfig() as config:
-                return sampled_softmax(self._sampled_logits(config, predicted, targets, candidates))
+                return sampled_softmax(self._sampled_logits(config, predicted, targets, candidates)).sum()
 
     def teacher(self, predicted: Prediction, targets: Tensor, candidates: Tensor) -> Teacher:
         """Return what a network makes of the targets of a step, for all others that are to follow it."""
@@ -86,7 +86,7 @@ class ItemLoss:
     def distilled(
         self, predicted: Prediction, teacher: Teacher, short: Shortened, candidates: Tensor, distillation: float
     ) -> Tensor:
-        """Return the loss of each target and, with a weight, the divergence from a teacher's probabilities, `[P]`.
+        """Return the sum of the targets' losses and, with a weight, their divergences from a teacher's probabilities.
 
         The targets are those of `short`, which says where they stand among the teacher's.
         """
@@ -97,7 +97,7 @@ class ItemLoss:
                 return full_softmax(predicted.encoded, rows, targets, (teacher, places), distillation)
             case SampledSoftmaxConfig() as config:
                 logits = self._sampled_logits(config, predicted, targets, candidates)
-                return sampled_softmax(logits) + distillation * divergence(logits, teacher(places))
+                return (sampled_softmax(logits) + distillation * divergence(logits, teacher(places))).sum()
             case _:
                 raise AssertionError(f"{self._config.kind} has no probabilities over candidates")
 

@@ -48,7 +48,7 @@ class NextItemTask:
         if self._batch is not batch:
             self._batch, self._candidates = batch, self._loss.candidates(targets, num_steps)
         predicted = Prediction(*model.encode(sequences, self._candidates))
-        loss = self._loss.losses(predicted, targets, self._candidates).sum()
+        loss = self._loss.total(predicted, targets, self._candidates)
         return loss + _no_gradients(model.head, sequences)
 
     def metrics(self) -> RankingMetrics:
@@ -85,14 +85,14 @@ class ElasticTask:
         rows = model.look_up(sequences, candidates)
         largest, *others = supernet.choices
         predicted = predict(supernet, largest, sequences, *rows)
-        loss = self._loss.losses(predicted, sequences.targets, candidates).sum() + _no_gradients(supernet, sequences)
+        loss = self._loss.total(predicted, sequences.targets, candidates) + _no_gradients(supernet, sequences)
         if not others:
             return loss
         teacher = self._loss.teacher(predicted, sequences.targets, candidates)
         for choice in others:
             short = shorten(sequences, choice.max_length)
             predicted = predict(supernet, choice, short.sequences, rows[0][short.items], rows[1])
-            loss = loss + self._loss.distilled(predicted, teacher, short, candidates, self._model.distillation).sum()
+            loss = loss + self._loss.distilled(predicted, teacher, short, candidates, self._model.distillation)
         return loss
 
     def metrics(self) -> RankingMetrics:

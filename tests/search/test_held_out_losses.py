@@ -43,7 +43,7 @@ def test_the_last_target_of_each_row_chooses(batches: list[Batch]):
         weights = weights_of(space, choice)
         _, last = split_last_targets(sequences_of(batches[step % len(batches)].ids, 12))
         encoded = supernet.encode(choice, ITEMS[last.items][last.input_places], last.input_offsets)
-        expected = full_softmax(encoded[last.target_inputs], ITEMS[:, :4], last.targets).mean()
+        expected = full_softmax(encoded[last.target_inputs], ITEMS[:, :4], last.targets) / len(last.targets)
         torch.testing.assert_close(losses.choice_loss(weights, step), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_without_holding_out_all_targets_choose(batches: list[Batch]):
     space = supernet.config.space
     every = sequences_of(batches[0].ids, 12)
     encoded = supernet.encode(space.largest, ITEMS[every.items][every.input_places], every.input_offsets)
-    expected = full_softmax(encoded[every.target_inputs], ITEMS, every.targets).mean()
+    expected = full_softmax(encoded[every.target_inputs], ITEMS, every.targets) / len(every.targets)
     loss = losses.choice_loss(weights_of(space, space.largest), 0)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
 

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 _SCORES_AT_A_TIME = {"cpu": 2**20, "cuda": 2**25}
 """Scores that are held at a time. 4 MiB stay in a core's cache: the way there and back of 1,500 targets of 12,101 items
-takes 1.7 times as long with all scores at once. For a GPU 128 MiB, of which no time has been measured."""
+took 1.7 times as long with all scores at once. For a GPU 128 MiB, of which no time has been measured."""
 _TARGETS_AT_A_TIME = 64
 """At least: products of fewer rows read the items more often than they compute with them."""
 _TEACHER_SCORES = 2**25
@@ -27,10 +27,11 @@ def full_softmax(
     teacher: tuple[Teacher, Tensor] | None = None,
     distillation: float = 1.0,
 ) -> Tensor:
-    """Return the cross-entropy `[P]` of targets `[P]` among all items; row 0 of `items` `[M + 1, D]` is none.
+    """Return the sum of the cross-entropies of targets `[P]` among all items; row 0 of `items` `[M + 1, D]` is none.
 
     With a `teacher`, and the places `[P]` of the targets among its own, Kullback and Leibler's divergence of its
-    probabilities is added, times `distillation`. Scores are worked out again on the way back, and never all are held.
+    probabilities is added, times `distillation`. Never all scores are held, and they are worked out once: gradients are
+    there before the way back, which is why it is a sum.
     """
     return cast(Tensor, _FullSoftmax.apply(encoded, items, targets, teacher, distillation))
 
@@ -48,10 +49,10 @@ def full_softmax_teacher(encoded: Tensor, items: Tensor) -> Teacher:
 
 
 class _FullSoftmax(torch.autograd.Function):
-    """Works scores out in parts, there and back.
+    """Works scores out in parts, and gradients with them.
 
     Of the loss -log p_t + d * sum_k q_k (log q_k - log p_k) the gradient by score k is (1 + d) p_k - [k = t] - d q_k,
-    since the q of a teacher sum to one.
+    since the q of a teacher sum to one. With e_k = exp(s_k - max s) and their sum z, p_k is e_k / z.
     """
 
     @staticmethod
@@ -63,37 +64,56 @@ class _FullSoftmax(torch.autograd.Function):
         teacher: tuple[Teacher, Tensor] | None,
         distillation: float,
     ) -> Tensor:
-        losses, normalizers = encoded.new_empty(len(encoded)), encoded.new_empty(len(encoded))
+        loss, gradients = encoded.new_zeros(()), _Gradients(encoded, items, targets, ctx.needs_input_grad[:2])
         for part, scores in _scores(encoded, items):
-            normalizers[part] = normalizer = torch.logsumexp(scores, dim=1)
-            losses[part] = normalizer - scores.gather(1, targets[part].unsqueeze(1) - 1).squeeze(1)
-            if teacher is not None:
-                of_teacher = teacher[0](teacher[1][part])
-                lost = of_teacher - scores.sub_(normalizer.unsqueeze(1))
-                losses[part] += distillation * (of_teacher.exp() * lost).sum(1)
-        ctx.save_for_backward(encoded, items, targets, normalizers)
-        ctx.teacher, ctx.distillation = teacher, distillation
-        return losses
+            scores.sub_(scores.amax(dim=1, keepdim=True))
+            of_targets = scores.gather(1, targets[part].unsqueeze(1) - 1)
+            if teacher is None:
+                sums = scores.exp_().sum(1, keepdim=True)
+                loss += (sums.log() - of_targets).sum()
+                gradients.add(part, scores, 1.0 / sums)
+                continue
+            logs = teacher[0](teacher[1][part])
+            probabilities = logs.exp()
+            divergence = (probabilities * (logs - scores)).sum()
+            sums = scores.exp_().sum(1, keepdim=True)
+            loss += ((1.0 + distillation) * sums.log() - of_targets).sum() + distillation * divergence
+            of_scores = scores.mul_((1.0 + distillation) / sums).sub_(probabilities, alpha=distillation)
+            gradients.add(part, of_scores, torch.ones_like(sums))
+        ctx.save_for_backward(*gradients.all())
+        return loss
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]: torch's decorator takes the names away
-        ctx: Any, *of_losses: Tensor
-    ) -> tuple[Tensor, Tensor, None, None, None]:
-        encoded, items, targets, normalizers = ctx.saved_tensors
-        (of_loss,) = of_losses
-        of_encoded, of_items = torch.empty_like(encoded), torch.zeros_like(items)
-        for part, scores in _scores(encoded, items):
-            of_scores = scores.sub_(normalizers[part].unsqueeze(1)).exp_()
-            if ctx.teacher is not None:
-                of_teacher, places = ctx.teacher
-                of_scores.mul_(1.0 + ctx.distillation)
-                of_scores.sub_(of_teacher(places[part]).exp(), alpha=ctx.distillation)
-            of_scores.scatter_add_(1, targets[part].unsqueeze(1) - 1, of_scores.new_full((len(of_scores), 1), -1.0))
-            of_scores.mul_(of_loss[part].unsqueeze(1))
-            torch.mm(of_scores, items[1:], out=of_encoded[part])
-            of_items[1:].addmm_(of_scores.T, encoded[part])
+        ctx: Any, *of_loss: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        of_encoded, of_items = (None if one is None else one * of_loss[0] for one in ctx.saved_tensors)
         return of_encoded, of_items, None, None, None
+
+
+class _Gradients:
+    """Of a sum of losses, by what is encoded and by the items, where they are asked for."""
+
+    def __init__(self, encoded: Tensor, items: Tensor, targets: Tensor, needed: tuple[bool, ...]) -> None:
+        self._encoded, self._items, self._targets = encoded, items, targets
+        self._of_encoded = torch.empty_like(encoded) if needed[0] else None
+        self._of_items = torch.zeros_like(items) if needed[1] else None
+
+    def add(self, part: slice, of_scores: Tensor, weights: Tensor) -> None:
+        """Take gradients by scores `[Q, M]` of some targets, times weights `[Q, 1]`, without the -1 of their own."""
+        # Weights and the targets' own items are for small tensors: each way over the scores takes as long as an exp.
+        encoded, targets = self._encoded[part], self._targets[part]
+        if self._of_encoded is not None:
+            of_encoded = torch.mm(of_scores, self._items[1:], out=self._of_encoded[part])
+            of_encoded.mul_(weights).sub_(self._items[targets])
+        if self._of_items is not None:
+            self._of_items[1:].addmm_(of_scores.T, encoded * weights)
+            self._of_items.index_add_(0, targets, encoded, alpha=-1.0)
+
+    def all(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return them."""
+        return self._of_encoded, self._of_items
 
 
 def _scores(encoded: Tensor, items: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -31,12 +31,12 @@ def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def plain(encoded: Tensor, items: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(encoded @ items[1:].T, TARGETS - 1, reduction="none")
+    return torch.nn.functional.cross_entropy(encoded @ items[1:].T, TARGETS - 1, reduction="sum")
 
 
-def gradients(losses: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
-    """Each target weighs something else."""
-    return torch.autograd.grad((losses * torch.arange(1, COUNT + 1)).sum(), of)
+def gradients(loss: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
+    """Of a multiple of the loss."""
+    return torch.autograd.grad(0.25 * loss, of)
 
 
 @pytest.mark.usefixtures("parts")
@@ -59,15 +59,26 @@ def test_a_teacher_adds_its_divergence_and_learns_nothing(drawn: tuple[Tensor, T
     assert not teacher(PLACES).requires_grad
     found = full_softmax(encoded, items, TARGETS, (teacher, PLACES), 0.5)
     log_probabilities = torch.log_softmax(of_teacher[PLACES] @ its_items[1:].T, dim=1).detach()
-    expected = plain(encoded, items) + 0.5 * divergence(encoded @ items[1:].T, log_probabilities)
+    expected = plain(encoded, items) + 0.5 * divergence(encoded @ items[1:].T, log_probabilities).sum()
     torch.testing.assert_close(found, expected)
     for one, other in zip(gradients(found, *drawn), gradients(expected, *drawn), strict=True):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.usefixtures("parts")
+def test_gradients_are_worked_out_for_what_needs_them(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    of_both = gradients(plain(encoded, items), encoded, items)
+    for needs, expected in zip((encoded, items), of_both, strict=True):
+        others = [one if one is needs else one.detach() for one in drawn]
+        (found,) = gradients(full_softmax(others[0], others[1], TARGETS), needs)
+        torch.testing.assert_close(found, expected)
+    assert not full_softmax(encoded.detach(), items.detach(), TARGETS).requires_grad
+
+
 def test_no_target_has_no_loss_and_no_gradient(drawn: tuple[Tensor, Tensor]):
     encoded, items = drawn
     none = full_softmax(encoded[:0], items, TARGETS[:0])
-    assert none.shape == (0,)
-    (of_items,) = torch.autograd.grad(none.sum(), items)
+    assert none == 0.0
+    (of_items,) = torch.autograd.grad(none, items)
     assert not of_items.any()
