@@ -114,7 +114,7 @@ def pick(arguments: argparse.Namespace) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(PICKED)
         for one in picks:
-            score, choice = f"{one.score:.6f}", one.choice.model_dump_json(exclude_defaults=True)
+            score, choice = f"{one.score:.6f}", one.choice.model_dump_json()
             writer.writerow([one.group, one.network, macs_of(one.choice), score, choice])
 
 
