@@ -131,7 +131,7 @@ def ndcg(longest: int, attention: str, num_steps: int) -> float:
             generate_histories(config, step * NUM_SEQUENCES, (step + 1) * NUM_SEQUENCES)
         )
         optimizer.zero_grad()
-        full_softmax(encoder(table(inputs), offsets), table.weight, targets).mean().backward()
+        (full_softmax(encoder(table(inputs), offsets), table.weight, targets) / len(targets)).backward()
         optimizer.step()
     unseen = num_steps * NUM_SEQUENCES
     inputs, offsets, targets = next_items(generate_histories(config, unseen, unseen + NUM_SEQUENCES))
