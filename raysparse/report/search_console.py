@@ -132,7 +132,7 @@ def _closing_line(summary: Mapping[str, Any]) -> str:
 
 def _contest_table(results: Results) -> list[str]:
     titles = (
-        *("network", "rate", "MACs", "parameters", "MiB", "trial", "validation", "test"),
+        *("network", "rate", "MACs", "parameters", "tables, MiB", "trial", "validation", "test"),
         f"test {results.quality.second_title}",
     )
     rows: list[Sequence[str]] = [titles, *(_contest_cells(contender) for contender in results.contenders)]
