@@ -80,7 +80,7 @@ def test_the_end_says_what_came_of_it_and_where_it_lies(tmp_path: Path):
         "finalist 1     0.001  1.23 M      98.8 k          2.0  0.4500      0.4512  0.4498    0.7652",
         "finalist 2 *   0.001  1.23 M      98.8 k          2.0  0.4510      0.4501  0.4487    0.7663",
         "deepfm                 100 k      50.0 k         15.9       -      0.4533       -    0.7650",
-        "best possible                                                       0.4395  0.4371",
+        "best possible                                                      0.4395  0.4371",
         "* the finalist with the least validation log loss",
         "run folder /runs/clicks",
         "report     /runs/clicks/report.html",
