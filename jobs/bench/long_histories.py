@@ -73,7 +73,7 @@ def rows_of(longest: int, repeats: int, num_steps: int) -> list[str]:
         of_jagged = zip(times[kind], times["jagged", kind[1]], strict=True)
         ratio = statistics.median(own / jagged for own, jagged in of_jagged)
         cells = [f"{longest:,}", f"{fill:.0%}", *kind, f"{1e3 * statistics.median(times[kind]):,.0f}"]
-        # Padding changes no score. In a process of its own: a later one begins with the most memory of the one it is of.
+        # Padding changes no score. In a process of its own: the next length's begin with the most memory of this one.
         quality = ""
         if kind[0] == "jagged":
             with ProcessPoolExecutor(1, context) as pool:
