@@ -6,8 +6,11 @@ from typing import Any
 
 import ray
 from ray._raylet import PlacementGroupID
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
@@ -82,3 +85,14 @@ def shortage_for_trials(cpus: float, gpus: float) -> str | None:
         f"an actor of the trials asks for {cpus:g} cores and {gpus:g} GPUs of one machine, the cluster has machines of "
         f"{found}: trials will wait for others to join (else lower trials.threads_per_actor or trials.gpus_per_actor)"
     )
+
+
+def start_beside_driver(kind: type) -> ActorHandle[Any]:
+    """Start an actor on the driver's machine that needs no CPU of the cluster: no other machine's end is its own."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote()  # pyright: ignore
+
+
+def reason_of(error: RayActorError) -> str:
+    """Return in a line why an actor died."""
+    return str(error).partition("\n")[0].rstrip(".")

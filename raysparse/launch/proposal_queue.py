@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, cast
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysparse.errors import WorkerError
+from raysparse.launch.cluster import reason_of, start_beside_driver
 
 _SHORTEST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.1
@@ -63,9 +63,7 @@ class ProposalQueue:
     """The driver's end; WorkerError where the actor between driver and takers died."""
 
     def __init__(self) -> None:
-        # Beside the driver: no other machine's end is that of the search.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.actor: ActorHandle[Any] = ray.remote(num_cpus=0, scheduling_strategy=here)(_Queue).remote()  # pyright: ignore
+        self.actor = start_beside_driver(_Queue)
 
     def put(self, number: int, choice: str) -> None:
         """Hand out a proposal to whoever is free first."""
@@ -77,8 +75,7 @@ class ProposalQueue:
             return cast(int | None, ray.get(self.actor.lose.remote(taker)))
         except RayActorError as error:
             raise WorkerError(
-                f"the actor that hands out choices died ({str(error).partition(chr(10))[0].rstrip('.')}); "
-                "go on with --resume"
+                f"the actor that hands out choices died ({reason_of(error)}); go on with --resume"
             ) from error
 
     def end(self) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysparse.errors import RunEndedError
+from raysparse.launch.cluster import reason_of, start_beside_driver
 
 Event = dict[str, Any]
 
@@ -46,9 +45,7 @@ class EventRelay:
     """
 
     def __init__(self, show: Callable[[Event], None]) -> None:
-        # Beside the driver: no other machine's end is that of the display.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.actor: ActorHandle[Any] = ray.remote(num_cpus=0, scheduling_strategy=here)(_Relay).remote()  # pyright: ignore
+        self.actor = start_beside_driver(_Relay)
         self._show = show
         self._closed = threading.Event()
         self._error: BaseException | None = None
@@ -82,5 +79,5 @@ class EventRelay:
 
 
 def _lost(error: RayActorError) -> str:
-    reason = str(error).partition("\n")[0].rstrip(".")
+    reason = reason_of(error)
     return f"the actor that brings events from the workers died ({reason}); the run goes on and is not shown any more"
