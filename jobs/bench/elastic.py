@@ -204,11 +204,13 @@ def train(path: Path) -> list[str]:
 
 def table(arguments: argparse.Namespace) -> str:
     done = trained(arguments.results)
+    first = {network: min(seed for other, seed in done if other == network) for network, _ in done}
     rows = [
         {"group": one.group, "key": one.network, "macs": macs_of(one.choice), "score": one.score, **values}
         for one in picked(arguments.picks)
-        for (network, _), values in done.items()
-        if network == one.network
+        for (network, seed), values in done.items()
+        # A drawn one may be a pick with more seeds as well, and counts once.
+        if network == one.network and (one.group != DRAWN or seed == first[network])
     ]
     drawn = sorted((row for row in rows if row["group"] == DRAWN), key=lambda row: row["macs"])
     third = max(1, -(-len(drawn) // 3))

@@ -1,5 +1,7 @@
+import json
 import math
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,19 +186,52 @@ class CountingActor(ScoringActor):
         return {"objectives": {"log_loss": 0.5, "process": float(os.getpid())}, "seconds": 0.0}
 
 
+class DyingActor(CountingActor):
+    """Its process ends while it scores the first choice that any of them takes."""
+
+    def _load(self, job: Any, cache_url: str) -> None:
+        self._mark = Path(cache_url)
+
+    def _score(self, choice: str) -> dict[str, Any]:
+        if not self._mark.exists():
+            self._mark.write_text(choice)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._score(choice)
+
+
+def search_job() -> SearchJob:
+    tree = {"kind": "search", "name": "x", "run_folder": "x", "data": {"path": "x"}, "trials": {"num_actors": 2}}
+    return require_kind(SearchJob, check_job(tree, "test"), "test")
+
+
+@pytest.mark.ray
+def test_what_an_actor_was_scoring_when_it_died_is_scored_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ray_cluster: None
+):
+    monkeypatch.setattr(trials_module, "ScoringActor", DyingActor)
+    messages: list[str] = []
+    with journal_of(tmp_path) as journal:
+        display = TrialDisplay(lambda entry: None, messages.append)
+        searcher = build_searcher(RandomSearchConfig(num_trials=4), BitSpace(8), 1)
+        run_trials(search_job(), str(tmp_path / "mark"), searcher, journal, display)
+        assert sorted(entry.number for entry in journal.entries) == list(range(4))
+        assert [entry.error for entry in journal.entries] == [None] * 4
+        choices = [entry.choice for entry in journal.entries]
+    assert json.loads((tmp_path / "mark").read_text()) in choices
+    assert [text.partition(" was ")[2] for text in messages] == ["lost (its actor died); it is scored again"]
+
+
 @pytest.mark.ray
 def test_actors_stay_from_one_generation_to_the_next(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ray_cluster: None
 ):
     monkeypatch.setattr(trials_module, "ScoringActor", CountingActor)
-    tree = {"kind": "search", "name": "x", "run_folder": "x", "data": {"path": "x"}, "trials": {"num_actors": 2}}
-    job = require_kind(SearchJob, check_job(tree, "test"), "test")
     config = RegularizedEvolutionConfig(
         objective="log_loss", num_initial=8, tournament=2, num_children=2, num_generations=8
     )
     with journal_of(tmp_path) as journal:
         display = TrialDisplay(lambda entry: None, lambda text: None)
-        run_trials(job, "x", build_searcher(config, BitSpace(8), 1), journal, display)
+        run_trials(search_job(), "x", build_searcher(config, BitSpace(8), 1), journal, display)
         assert sorted(entry.number for entry in journal.entries) == list(range(24))
         processes = {entry.objectives["process"] for entry in journal.entries if entry.objectives}
     assert len(processes) <= 2
