@@ -18,7 +18,7 @@ from raysparse.sparsity.compaction import compact, compact_tensor, kept_indices
 from raysparse.sparsity.compensation import Training
 from raysparse.sparsity.layout import Layout, Masks, layout_of, widths_of
 from raysparse.sparsity.pruner import mask_open
-from raysparse.train.arm import TRAINED, Arm
+from raysparse.train.arm import Arm
 from raysparse.train.state import TrainState
 
 TablesOfChild = Literal["shared", "frozen", "copied"]
@@ -52,8 +52,7 @@ class Parent:
 
 def parent_of(state: TrainState, widths: WidthsConfig) -> Parent:
     """The trained arm with the layout of its head. Every rank."""
-    arm = state.arm(TRAINED)
-    assert arm is not None
+    arm = state.trained
     assert isinstance(arm.model, ShardedWeights)
     return Parent(arm.model, widths.layout(arm.model.head, arm.macs))
 

@@ -14,7 +14,6 @@ from raysparse.models.nasrec.menu import CTRSpaceConfig
 from raysparse.models.nasrec.supernet import NASRecSupernet
 from raysparse.search.feature_cache import PARTS, CacheWriter, Part, Rows
 from raysparse.sharding.model import ShardedModel
-from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
 
@@ -92,9 +91,7 @@ def _first_days(days: Iterable[Day], num_rows: int | None) -> list[Day]:
 @torch.no_grad()
 def _look_up(state: TrainState, days: Sequence[Day], limit: int | None) -> Iterator[Rows]:
     """Yield this rank's rows of the days in order, until all ranks together have `limit`."""
-    arm = state.arm(TRAINED)
-    assert arm is not None
-    model = cast(ShardedModel, arm.model)
+    model = cast(ShardedModel, state.trained.model)
     done = 0
     for day in days:
         for batch in state.stream.batches(day):
@@ -121,6 +118,4 @@ def _rows_before(num_rows: int, state: TrainState) -> int:
 
 
 def _supernet(state: TrainState) -> NASRecSupernet:
-    arm = state.arm(TRAINED)
-    assert arm is not None
-    return cast(NASRecSupernet, arm.model.head)
+    return cast(NASRecSupernet, state.trained.model.head)

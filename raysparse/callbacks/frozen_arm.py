@@ -6,7 +6,6 @@ from pydantic import Field
 
 from raysparse.config import Config
 from raysparse.sharding.weights import ShardedWeights
-from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
 
@@ -31,8 +30,7 @@ class FrozenArm(Callback):
         """Fork the arm on its day."""
         if state.position.day_index != self._config.after_days or state.arm(self._config.name) is not None:
             return
-        trained = state.arm(TRAINED)
-        assert trained is not None
+        trained = state.trained
         arm = state.make_arm(self._config.name, trains=False)
         assert isinstance(arm.model, ShardedWeights)
         assert isinstance(trained.model, ShardedWeights)

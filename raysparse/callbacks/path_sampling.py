@@ -11,7 +11,6 @@ from raysparse.models.nasrec.choice import NASRecConfig
 from raysparse.models.nasrec.menu import CTRSpaceConfig
 from raysparse.models.nasrec.supernet import NASRecSupernet
 from raysparse.search.ctr_space import CTRSpace
-from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
 
@@ -86,6 +85,4 @@ class PathSampling(Callback):
 
 
 def _supernet(state: TrainState) -> NASRecSupernet:
-    arm = state.arm(TRAINED)
-    assert arm is not None
-    return cast(NASRecSupernet, arm.model.head)
+    return cast(NASRecSupernet, state.trained.model.head)

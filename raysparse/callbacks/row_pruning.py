@@ -10,7 +10,6 @@ from raysparse.config import Config
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.tracked_rows import TrackedRows
 from raysparse.sparsity.rows import RowBudget, RowPart, RowUtility, array_bytes, choose_rows
-from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
 
@@ -123,8 +122,7 @@ class RowPruning(Callback):
         self._facts = _facts_of(shapes, dict(zip(shapes, rows.add(counts).tolist(), strict=True)))
 
     def _tell(self, state: TrainState) -> None:
-        arm = state.arm(TRAINED)
-        assert arm is not None
+        arm = state.trained
         if not self._facts:
             shapes = _model(state).tables.shapes
             self._facts = _facts_of(shapes, {table: rows for table, (rows, _) in shapes.items()})
@@ -149,7 +147,6 @@ def _facts_of(shapes: Mapping[str, tuple[int, int]], kept: Mapping[str, int]) ->
 
 
 def _model(state: TrainState) -> ShardedModel:
-    arm = state.arm(TRAINED)
-    assert arm is not None
-    assert isinstance(arm.model, ShardedModel)
-    return arm.model
+    model = state.trained.model
+    assert isinstance(model, ShardedModel)
+    return model

@@ -11,7 +11,6 @@ from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.models.sasrec.supernet import SASRecSupernet
 from raysparse.search.sasrec_space import AXES, SASRecSpace
-from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
 
@@ -50,9 +49,7 @@ class Sandwich(Callback):
         self._draw(state)
 
     def _draw(self, state: TrainState) -> None:
-        arm = state.arm(TRAINED)
-        assert arm is not None
-        cast(SASRecSupernet, arm.model.head).choices = self.choices(state.position.num_steps)
+        cast(SASRecSupernet, state.trained.model.head).choices = self.choices(state.position.num_steps)
 
     def choices(self, step: int) -> tuple[SASRecConfig, ...]:
         """Return the networks that a step trains, the largest one first; each once."""

@@ -12,7 +12,6 @@ from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.models.sasrec.supernet import SASRecSupernet
 from raysparse.search.sequence_cache import SequenceCacheWriter
 from raysparse.sharding.sequence_model import ShardedSequenceModel
-from raysparse.train.arm import TRAINED
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
 
@@ -34,8 +33,7 @@ class SequenceCaching(Callback):
 
     def fit_end(self, state: TrainState) -> None:
         """Write; all ranks together."""
-        arm = state.arm(BEST) or state.arm(TRAINED)
-        assert arm is not None
+        arm = state.arm(BEST) or state.trained
         model = cast(ShardedSequenceModel, arm.model)
         writer = SequenceCacheWriter(self._config.folder, state.stream.rank)
         if state.is_rank_0:

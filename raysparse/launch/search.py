@@ -292,10 +292,12 @@ def baselines_of(job: SearchJob, dataset: Dataset) -> list[Contender]:
 
 def _summary(job: SearchJob, entries: list[Entry], phases: Phases, started: float) -> Tree:
     scoring = sum(entry.seconds for entry in entries)
+    # Of a search by gradients one trial may be all there is: no rate.
+    pace = 60.0 * len(entries) / scoring * job.trials.num_actors if scoring and len(entries) > 1 else None
     return {
         **run_facts(job.name, started),
         "num_trials": len(entries),
         "num_failed": sum(entry.error is not None for entry in entries),
-        "trials_per_minute": 60.0 * len(entries) / scoring * job.trials.num_actors if scoring else None,
+        "trials_per_minute": pace,
         "phases": phases.seconds,
     }

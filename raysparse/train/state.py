@@ -9,7 +9,7 @@ from torch import Tensor
 from raysparse.data.batch import Batch
 from raysparse.data.dataset import Day
 from raysparse.data.stream import DayStream
-from raysparse.train.arm import Arm, ArmFactory
+from raysparse.train.arm import TRAINED, Arm, ArmFactory
 from raysparse.train.task import Task
 
 
@@ -65,6 +65,11 @@ class TrainState:
     def is_rank_0(self) -> bool:
         """Whether this rank writes what is written once."""
         return self.stream.rank == 0
+
+    @property
+    def trained(self) -> Arm:
+        """The arm that the job trains."""
+        return next(arm for arm in self.arms if arm.name == TRAINED)
 
     def arm(self, name: str) -> Arm | None:
         """The arm of that name, if there is one."""

@@ -49,7 +49,7 @@ def draw(steps: range, changes: dict[str, Any] | None = None, **config: Any) -> 
     sampling = PathSampling(PathSamplingConfig(**config), space, PLAIN, seed=1)
     drawn: list[NASRecConfig] = []
     for step in steps:
-        state = SimpleNamespace(position=Position(num_steps=step), records=[{}], arm=lambda name: arm)
+        state = SimpleNamespace(position=Position(num_steps=step), records=[{}], trained=arm)
         sampling.step_end(cast(TrainState, state))
         drawn += head.choices
     return drawn
