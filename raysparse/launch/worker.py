@@ -39,6 +39,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     _quieten()
     job = check_train_job(arguments["job"], "the job")
     torch.set_num_threads(job.scaling.threads_per_worker)
+    torch.set_float32_matmul_precision(job.scaling.matmul_precision)
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     tell = _teller(arguments["relay"], rank)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from raysparse.errors import ConfigError, DataError, PlanError
 from raysparse.job import TrainJob, check_train_job
@@ -145,3 +146,29 @@ def test_a_run_folder_is_never_taken_by_accident(data: str, tmp_path: Path):
         with pytest.raises(ConfigError, match="holds other things than a run"):
             open_run(job_of(data, tmp_path / "letters"), mode)
     assert (tmp_path / "letters" / "dear.txt").read_text() == "you"
+
+
+def test_workers_multiply_matrices_with_the_precision_of_the_job(data: str, tmp_path: Path, ray_cluster: None):
+    def losses(precision: str) -> list[float]:
+        folder = tmp_path / precision
+        tree = {
+            "data": {"path": data, "batch_size": 512, "last_day": "001"},
+            "model": {"kind": "dlrm", "top": [512, 512]},
+            "scaling": {"num_workers": 1, "matmul_precision": precision},
+        }
+        run(job_of(data, folder, callbacks=[], **tree))
+        return [line["log_loss"] for line in history(folder)]
+
+    exact, coarse = losses("highest"), losses("medium")
+    assert coarse == pytest.approx(exact, rel=0.02)
+    assert (coarse != exact) == multiplies_otherwise("medium")
+
+
+def multiplies_otherwise(precision: str) -> bool:
+    """Whether this machine multiplies float32 matrices in another way when it may be less precise."""
+    matrix = torch.rand(512, 512)
+    exact = matrix @ matrix
+    torch.set_float32_matmul_precision(precision)
+    other = matrix @ matrix
+    torch.set_float32_matmul_precision("highest")
+    return not torch.equal(exact, other)

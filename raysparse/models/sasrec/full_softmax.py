@@ -1,6 +1,7 @@
 """The softmax over all items, without all of its scores at once."""
 
 from collections.abc import Callable, Iterator
+from math import log
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ _SCORES_AT_A_TIME = {"cpu": 2**20, "cuda": 2**25}
 took 1.7 times as long with all scores at once. For a GPU 128 MiB, of which no time has been measured."""
 _TARGETS_AT_A_TIME = 64
 """At least: products of fewer rows read the items more often than they compute with them."""
+_LOG_2 = log(2.0)
 _TEACHER_SCORES = 2**25
 """Log probabilities of a teacher that are kept, 128 MiB; more are worked out whenever they are asked for."""
 
@@ -53,6 +55,9 @@ class _FullSoftmax(torch.autograd.Function):
 
     Of the loss -log p_t + d * sum_k q_k (log q_k - log p_k) the gradient by score k is (1 + d) p_k - [k = t] - d q_k,
     since the q of a teacher sum to one. With e_k = exp(s_k - max s) and their sum z, p_k is e_k / z.
+
+    Powers and logs are of 2, as scores are divided by log 2: torch's exp2 is as exact as its exp, and takes 0.14 ms for
+    a million scores instead of 0.66 (AMD EPYC with AVX-512, one thread).
     """
 
     @staticmethod
@@ -65,23 +70,23 @@ class _FullSoftmax(torch.autograd.Function):
         distillation: float,
     ) -> Tensor:
         loss, gradients = encoded.new_zeros(()), _Gradients(encoded, items, targets, ctx.needs_input_grad[:2])
-        for part, scores in _scores(encoded, items):
+        for part, scores in _scores(encoded / _LOG_2, items):
             scores.sub_(scores.amax(dim=1, keepdim=True))
             of_targets = scores.gather(1, targets[part].unsqueeze(1) - 1)
             if teacher is None:
-                sums = scores.exp_().sum(1, keepdim=True)
-                loss += (sums.log() - of_targets).sum()
+                sums = scores.exp2_().sum(1, keepdim=True)
+                loss += (sums.log2() - of_targets).sum()
                 gradients.add(part, scores, 1.0 / sums)
                 continue
-            logs = teacher[0](teacher[1][part])
-            probabilities = logs.exp()
+            logs = teacher[0](teacher[1][part]) / _LOG_2
+            probabilities = logs.exp2()
             divergence = (probabilities * (logs - scores)).sum()
-            sums = scores.exp_().sum(1, keepdim=True)
-            loss += ((1.0 + distillation) * sums.log() - of_targets).sum() + distillation * divergence
+            sums = scores.exp2_().sum(1, keepdim=True)
+            loss += ((1.0 + distillation) * sums.log2() - of_targets).sum() + distillation * divergence
             of_scores = scores.mul_((1.0 + distillation) / sums).sub_(probabilities, alpha=distillation)
             gradients.add(part, of_scores, torch.ones_like(sums))
         ctx.save_for_backward(*gradients.all())
-        return loss
+        return loss * _LOG_2
 
     @staticmethod
     @once_differentiable
