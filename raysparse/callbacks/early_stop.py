@@ -22,6 +22,8 @@ class EarlyStopConfig(Config):
     """What has to grow."""
     patience: int = Field(default=10, ge=1)
     """Epochs without a new best one after which the run goes on to its test."""
+    after_steps: int = Field(default=0, ge=0)
+    """Steps before which epochs do not count."""
 
 
 class EarlyStop(Callback):
@@ -41,17 +43,19 @@ class EarlyStop(Callback):
         self._set_rest(state)
 
     def day_start(self, state: TrainState) -> None:
-        """Have the best weights predict the test part."""
+        """Have the best weights predict the test part, or the last ones where no epoch has counted."""
+        if _is_last(state) and self._best is None:
+            _weights(_arm(state, BEST)).copy_from(_weights(state.trained))
         self._set_rest(state)
 
     def scored(self, state: TrainState) -> None:
         """Compare the epoch with the best one; the ranks agree, since they have the same metrics."""
-        if _is_last(state):
+        if _is_last(state) or state.position.num_steps < self._config.after_steps:
             return
         value = next(record[self._config.metric] for record in state.records if record["arm"] == TRAINED)
         if self._best is None or value > self._best:
             self._best, self._waited = value, 0
-            _weights(_arm(state, BEST)).copy_from(_weights(_arm(state, TRAINED)))
+            _weights(_arm(state, BEST)).copy_from(_weights(state.trained))
         else:
             self._waited += 1
             state.stopped = self._waited >= self._config.patience

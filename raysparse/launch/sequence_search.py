@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from math import ceil
 
 import torch
 
@@ -22,7 +23,7 @@ from raysparse.report.search_run import SUPERNET
 from raysparse.search.held_out_losses import HeldOutLosses
 from raysparse.search.quality import NEXT_ITEMS
 from raysparse.search.relaxation import ChoiceLoss, DifferentiableConfig, Found, WeightStep, relax
-from raysparse.search.sasrec_space import SASRecSpace
+from raysparse.search.sasrec_space import AXES, SASRecSpace
 from raysparse.search.sequence_cache import SequenceCache
 from raysparse.search.sequence_scoring import SequenceScorer
 from raysparse.train.ranking_summary import ranking_means
@@ -47,6 +48,7 @@ class SequenceSearch:
         self._dataset = dataset
         self.space = SASRecSpace(job.space, dataset.schema)
         self._days = select_days(dataset, job.data.first_day, job.data.last_day, job.data.epochs)
+        self._check_opening()
 
     @property
     def num_days_before_test(self) -> int:
@@ -61,6 +63,9 @@ class SequenceSearch:
     def supernet_job(self, folder: RunFolder) -> TrainJob:
         """Return the train job of the shared weights, which ends with its cache."""
         job, supernet = self.job, self.job.supernet
+        # The largest network, which is compared, may be at its best before the others have been trained at all.
+        after_steps = max(job.early_stop.after_steps, self._steps_to_open)
+        early_stop = job.early_stop.model_copy(update={"after_steps": after_steps})
         own = {
             "batch_size": supernet.batch_size or job.data.batch_size,
             "epochs": supernet.epochs or job.data.epochs,
@@ -79,8 +84,24 @@ class SequenceSearch:
             ),
             optimizer=supernet.optimizer,
             ranking=job.ranking,
-            callbacks=(supernet.sandwich, job.early_stop, SequenceCacheConfig(folder=folder.url(CACHE))),
+            callbacks=(supernet.sandwich, early_stop, SequenceCacheConfig(folder=folder.url(CACHE))),
         )
+
+    @property
+    def _steps_to_open(self) -> int:
+        return self.job.supernet.sandwich.opening_steps * len(AXES)
+
+    def _check_opening(self) -> None:
+        """Refuse shared weights whose training ends before all axes are open: its last networks would be drawn ones."""
+        supernet, opening = self.job.supernet, self._steps_to_open
+        batch_size = supernet.batch_size or self.job.data.batch_size
+        steps = (supernet.epochs or self.last_days - 1) * ceil(self._days[0].rows / batch_size)
+        if opening >= steps:
+            raise ConfigError(
+                f"supernet.sandwich.opening_steps: found {supernet.sandwich.opening_steps:,}, so that all {len(AXES)} "
+                f"axes are open after {opening:,} steps, and the supernet is trained for {steps:,}. Allowed: "
+                f"{(steps - 1) // len(AXES):,} or fewer, or more supernet.epochs"
+            )
 
     def open_cache(self, url: str) -> str:
         """Return the digest of a cache's weights; CheckpointError where it is not whole."""

@@ -112,6 +112,19 @@ def test_shared_weights_may_learn_by_a_cheaper_loss_than_networks_alone(data: st
     assert alone.loss.kind == "full_softmax"
 
 
+def test_epochs_of_shared_weights_count_once_all_axes_are_open(data: str, tmp_path: Path):
+    def search(opening_steps: int) -> SequenceSearch:
+        supernet = {"optimizer": ADAM, "sandwich": {"opening_steps": opening_steps}, "epochs": 4}
+        return SequenceSearch(job_of(data, tmp_path, supernet=supernet), Dataset.open(data))
+
+    # Five steps an epoch, since 150 rows are learned 32 at a time, and four axes.
+    callbacks = search(4).supernet_job(RunFolder(str(tmp_path))).callbacks
+    assert [callback.after_steps for callback in callbacks if callback.kind == "early_stop"] == [16]
+    fault = r"opening_steps: found 5, so that all 4 axes are open after 20 steps, and .* for 20. Allowed: 4 or fewer"
+    with pytest.raises(ConfigError, match=fault):
+        search(5)
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, ray_cluster: None):
