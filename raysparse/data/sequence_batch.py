@@ -1,6 +1,7 @@
 """The sequences of a batch: each row's history and targets, one after the other, cut to what a model reads.
 
-A row is one sequence, its last items; or, on a stream of days, as many windows as its targets need.
+A row is one sequence, its last items or a drawn piece of it; or, on a stream of days, as many windows as its targets
+need.
 """
 
 from dataclasses import dataclass, replace
@@ -50,11 +51,11 @@ class LastSequences:
         self._sequences: SequenceBatch | None = None
         self._no_items = torch.empty(0, dtype=torch.int64)
 
-    def of(self, batch: Batch) -> SequenceBatch:
-        """Return a batch's sequences."""
+    def of(self, batch: Batch, shares: Tensor | None = None) -> SequenceBatch:
+        """Return a batch's sequences; `shares` as for `sequences_of`."""
         sequences = self._sequences
         if sequences is None or self._batch is not batch:
-            sequences = sequences_of(batch.ids, self._max_length, self._in_windows)
+            sequences = sequences_of(batch.ids, self._max_length, self._in_windows, shares)
             self._batch, self._sequences, self._no_items = batch, sequences, sequences.items[:0]
         return sequences
 
@@ -88,15 +89,24 @@ class _Pieces:
     """`[S]` int64: the place in its row from which on the targets of each are its own, not those of a piece before."""
 
 
-def sequences_of(ids: KeyedJaggedTensor, max_length: int, in_windows: bool = False) -> SequenceBatch:
+def sequences_of(
+    ids: KeyedJaggedTensor, max_length: int, in_windows: bool = False, shares: Tensor | None = None
+) -> SequenceBatch:
     """Join each row's history and targets, and keep its last `max_length + 1` items, the last of which is no input.
 
     A target is predicted where an item stands before it among those that are kept. `in_windows`, none is lost: a longer
     row becomes several sequences of as many items at most, in each of which the last half of them, and in one from the
-    row's beginning all, can be targets.
+    row's beginning all, can be targets. With `shares` `[B]`, each from 0 to 1 without it, a longer row is cut at that
+    share of the places where a piece with targets may begin, not at the last one.
     """
     items, lengths, is_target = _join(ids)
-    pieces = _windows(lengths, ids[HISTORY].lengths(), max_length) if in_windows else _ends(lengths, max_length)
+    history_lengths = ids[HISTORY].lengths()
+    if in_windows:
+        pieces = _windows(lengths, history_lengths, max_length)
+    elif shares is not None:
+        pieces = _at_shares(lengths, history_lengths, max_length, shares)
+    else:
+        pieces = _ends(lengths, max_length)
     return _cut(items, lengths, is_target, pieces)[0]
 
 
@@ -133,6 +143,20 @@ def _ends(lengths: Tensor, max_length: int) -> _Pieces:
     """The last items of each row."""
     starts = (lengths - max_length - 1).clamp(min=0)
     return _Pieces(torch.arange(lengths.numel(), device=lengths.device), starts, lengths, starts)
+
+
+def _at_shares(lengths: Tensor, history_lengths: Tensor, max_length: int, shares: Tensor) -> _Pieces:
+    """A piece of each row. Half a piece before the first place and behind the last one count as these two.
+
+    Without that, the items at both ends of a row would be in few of its pieces; now they are in as many as others.
+    """
+    last = (lengths - max_length - 1).clamp(min=0)
+    first = (history_lengths - max_length).clamp(min=0).minimum(last)
+    half = max_length // 2
+    places = (shares.to(lengths.device) * (last - first + 2 * half + 1)).long() - half
+    starts = first + places.clamp(min=0).minimum(last - first)
+    ends = (starts + max_length + 1).minimum(lengths)
+    return _Pieces(torch.arange(lengths.numel(), device=lengths.device), starts, ends, starts)
 
 
 def _windows(lengths: Tensor, history_lengths: Tensor, max_length: int) -> _Pieces:

@@ -152,6 +152,7 @@ class SearchJob(Config):
         kind = self.space.kind
         yield from self._misfits_of_contenders()
         yield from self._misfits_of_the_searcher()
+        yield from self.data.cut_faults()
         if self.of_sequences and self.data.epochs is None:
             yield ("data", "epochs"), None, "how often the train part is learned at most, with space.kind sasrec"
         if not self.of_sequences and self.data.epochs is not None:
@@ -192,6 +193,9 @@ class SearchJob(Config):
             if space.max_macs is not None:
                 allowed = "null with searcher.kind differentiable, which searcher.constraint keeps cheap"
                 yield ("space", "max_macs"), space.max_macs, allowed
+            if self.searcher.learned_from == "held_out" and self.data.cut == "drawn":
+                allowed = "last with searcher.learned_from held_out: a drawn piece may end before what is held out"
+                yield ("data", "cut"), self.data.cut, allowed
             if len(space.lengths) > 1:
                 allowed = "one length with searcher.kind differentiable; evolution or nsga2 choose among several"
                 yield ("space", "lengths"), space.lengths, allowed

@@ -49,6 +49,14 @@ class DataConfig(StreamConfig):
     """Last day of the stream, by name; null: the last there is."""
     epochs: int | None = Field(default=None, ge=1, le=999)
     """Of a data set that leaves out each user's last events: how often the rest is learned at most."""
+    cut: Literal["last", "drawn"] = "last"
+    """With `epochs`: what is learned of a history that is longer than the model reads. `last`, as in SASRec's paper:
+    its last items; `drawn`: a piece that is drawn anew for each epoch, so that in time all of it is."""
+
+    def cut_faults(self) -> Iterator[Fault]:
+        """Yield what is wrong with `cut`; its key is that of the data."""
+        if self.cut == "drawn" and self.epochs is None:
+            yield ("data", "cut"), self.cut, "last without data.epochs: over days all of a history is learned"
 
 
 class OptimizerConfig(Config):
@@ -120,9 +128,14 @@ class TrainJob(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        refuse(
-            self, (*self._arm_faults(), *self._repeated_callbacks(), *self._supernet_faults(), *self._sequence_faults())
+        faults = (
+            *self._arm_faults(),
+            *self._repeated_callbacks(),
+            *self._supernet_faults(),
+            *self._cut_faults(),
+            *self._sequence_faults(),
         )
+        refuse(self, faults)
         return self
 
     def _arm_faults(self) -> Iterator[Fault]:
@@ -155,6 +168,12 @@ class TrainJob(Config):
                 if kind != supernet and callback.kind in (sampling, caching):
                     place = ("callbacks", number, "kind")
                     yield place, callback.kind, f"only with model.kind {supernet}, found {kind}"
+
+    def _cut_faults(self) -> Iterator[Fault]:
+        yield from self.data.cut_faults()
+        if isinstance(self.model, SASRecSupernetConfig) and self.model.hold_out_last and self.data.cut == "drawn":
+            allowed = "last with model.hold_out_last: a drawn piece may end before what is held out"
+            yield ("data", "cut"), self.data.cut, allowed
 
     def _sequence_faults(self) -> Iterator[Fault]:
         kind, of_sequences = self.model.kind, isinstance(self.model, SequenceModelConfig)

@@ -33,11 +33,10 @@ def task_of(job: TrainJob, dataset: Dataset, device: torch.device) -> Task:
             return PathsTask(device, sampling.distillation)
         return ClickTask(device)
     draws = item_draws(job.model, job.ranking, dataset, job.seed)
-    # Where the last events are left out, the last items of a history are learned, as in the papers.
-    in_windows = job.data.epochs is None
+    cut = "windows" if job.data.epochs is None else job.data.cut
     if isinstance(job.model, SASRecSupernetConfig):
-        return ElasticTask(job.model, job.ranking, draws, in_windows)
-    return NextItemTask(job.model, job.ranking, draws, in_windows)
+        return ElasticTask(job.model, job.ranking, draws, cut)
+    return NextItemTask(job.model, job.ranking, draws, cut)
 
 
 def item_draws(model: SequenceModelConfig, ranking: RankingConfig, dataset: Dataset, seed: int) -> ItemDraws:

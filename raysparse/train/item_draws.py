@@ -1,4 +1,7 @@
-"""Draws items: negatives of a step from (seed, step), and what a target is ranked among from its own row."""
+"""Draws items: negatives of a step from (seed, step), and what a target is ranked among from its own row.
+
+Where a row is cut is drawn from all three.
+"""
 
 import math
 import zlib
@@ -8,6 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from raysparse.data.schema import HISTORY, TARGETS
 
 Distribution = Literal["uniform", "popular"]
 
@@ -30,6 +36,22 @@ class ItemDraws:
         generator = torch.Generator().manual_seed(zlib.crc32(repr((self._seed, *place)).encode()))
         return self._items_at(distribution, torch.rand(count, dtype=torch.float64, generator=generator))
 
+    def shares(self, ids: KeyedJaggedTensor, *place: int) -> Tensor:
+        """Return numbers `[B]` from 0 to 1 without it, drawn for each row from its items, the seed and `place`.
+
+        They are float64, and do not depend on which rank has the row. Rows of the same items in another order have the
+        same.
+        """
+        lengths = [ids[name].lengths().cpu() for name in (HISTORY, TARGETS)]
+        sums = torch.zeros(len(lengths[0]), dtype=torch.int64)
+        for name, of_name in zip((HISTORY, TARGETS), lengths, strict=True):
+            rows = torch.repeat_interleave(torch.arange(len(of_name)), of_name)
+            sums.index_add_(0, rows, ids[name].values().cpu().long())
+        keys = np.full(len(sums), zlib.crc32(repr((self._seed, "shares", *place)).encode()), np.uint64)
+        for part in (sums, lengths[0] + lengths[1]):
+            keys = _mix(keys ^ part.numpy().astype(np.uint64))
+        return torch.from_numpy(_uniform(keys))
+
     def log_expected(self, distribution: Distribution, items: Tensor, count: int) -> Tensor:
         """Return the natural log of how often each item is expected among `count` draws, float32."""
         if distribution == "uniform":
@@ -48,7 +70,7 @@ class ItemDraws:
         """
         keys, seen, seen_by = keys.cpu(), seen.cpu(), seen_by.cpu()
         numbers = keys.numpy().view(np.uint64)[:, None] + np.arange(1, 2 * count + 1, dtype=np.uint64)
-        uniform = torch.from_numpy((_mix(numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+        uniform = torch.from_numpy(_uniform(_mix(numbers)))
         items = self._items_at(distribution, uniform)
         width = self.num_items + 1
         taken = torch.sort(seen_by * width + seen).values
@@ -78,6 +100,10 @@ def history_keys(targets: Tensor, before: Tensor, of: Tensor) -> Tensor:
     for part in (targets, sums, torch.bincount(of, minlength=len(targets))):
         key = _mix(key ^ part.cpu().numpy().astype(np.uint64))
     return torch.from_numpy(key.view(np.int64))
+
+
+def _uniform(mixed: NDArray[np.uint64]) -> NDArray[np.float64]:
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

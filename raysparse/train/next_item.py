@@ -1,6 +1,6 @@
 """The task of sequences: which item comes next."""
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,10 @@ from raysparse.train.item_draws import ItemDraws
 from raysparse.train.item_loss import ItemLoss, Prediction
 from raysparse.train.ranking import RankingConfig, RankingMetrics
 
+Cut = Literal["last", "drawn", "windows"]
+"""Of a row that is longer than a model reads: its last items, a piece that is drawn for each step, or several
+sequences, so that no target is lost."""
+
 SequenceModel = ShardedSequenceModel | SequenceChild
 """Models that encode what came before each target."""
 
@@ -26,13 +30,14 @@ class NextItemTask:
     A row's loss is the sum over its targets, so that each target weighs the same whatever the number of workers.
     """
 
-    def __init__(self, model: SASRecConfig, ranking: RankingConfig, draws: ItemDraws, in_windows: bool = False) -> None:
-        """`in_windows`, a row that is longer than the model reads becomes several sequences, and no target is lost."""
+    def __init__(self, model: SASRecConfig, ranking: RankingConfig, draws: ItemDraws, cut: Cut = "last") -> None:
+        """`cut` says what is learned of a row that is longer than the model reads."""
         self._loss = ItemLoss(model.loss, draws)
         self._ranking = ranking
         self._draws = draws
-        self._learned = LastSequences(model.max_length, in_windows)
-        self._scored = LastSequences(model.max_length, in_windows)
+        self._cut: Cut = cut
+        self._learned = LastSequences(model.max_length, cut == "windows")
+        self._scored = LastSequences(model.max_length, cut == "windows")
         self._candidates = torch.empty(0)
         self._batch: Batch | None = None
 
@@ -41,7 +46,7 @@ class NextItemTask:
 
         All arms of a step have the same candidates.
         """
-        sequences = self._learned.of(batch)
+        sequences = self._learned.of(batch, self._draws.shares(batch.ids, num_steps) if self._cut == "drawn" else None)
         model = cast(SequenceModel, arm.model)
         model.head.train()
         targets = sequences.targets
@@ -64,18 +69,19 @@ class ElasticTask:
     """
 
     def __init__(
-        self, model: SASRecSupernetConfig, ranking: RankingConfig, draws: ItemDraws, in_windows: bool = False
+        self, model: SASRecSupernetConfig, ranking: RankingConfig, draws: ItemDraws, cut: Cut = "last"
     ) -> None:
-        """`in_windows`, a row that is longer than the model reads becomes several sequences, and no target is lost."""
+        """`cut` says what is learned of a row that is longer than the largest network reads."""
         self._model = model
-        self._in_windows = in_windows
+        self._cut: Cut = cut
         self._loss = ItemLoss(model.loss, draws)
         self._ranking = ranking
         self._draws = draws
 
     def loss_sum(self, arm: Arm, batch: Batch, num_steps: int) -> Tensor:
         """Return the sum of the losses of all networks of the step; all ranks together."""
-        sequences = sequences_of(batch.ids, self._model.max_length, self._in_windows)
+        shares = self._draws.shares(batch.ids, num_steps) if self._cut == "drawn" else None
+        sequences = sequences_of(batch.ids, self._model.max_length, self._cut == "windows", shares)
         if self._model.hold_out_last:
             sequences, _ = split_last_targets(sequences)
         model = cast(ShardedSequenceModel, arm.model)
@@ -97,7 +103,7 @@ class ElasticTask:
 
     def metrics(self) -> RankingMetrics:
         """Return metrics without predictions; they are the largest network's."""
-        sequences = LastSequences(self._model.max_length, self._in_windows)
+        sequences = LastSequences(self._model.max_length, self._cut == "windows")
         return RankingMetrics(self._ranking, sequences, self._draws)
 
 

@@ -50,6 +50,25 @@ def test_a_row_that_is_too_long_becomes_windows_that_share_its_targets():
     assert items[of == 5].tolist() == [4, 5, 6, 7, 8]
 
 
+def test_at_a_share_a_long_row_is_cut_where_targets_may_be():
+    ids = ids_of([([1], [2, 3, 4, 5, 6]), ([11, 12, 13, 14], [15]), ([21], [22]), ([], [])])
+
+    def pieces(share: float) -> list[list[int]]:
+        batch = sequences_of(ids, max_length=2, shares=torch.full((4,), share, dtype=torch.float64))
+        return [piece.tolist() for piece in batch.items.split(batch.lengths.tolist())]
+
+    others = [[13, 14, 15], [21, 22], []]
+    # Of six places two are those that come before the first one and behind the last one.
+    assert [pieces(share) for share in (0.0, 0.17, 0.34, 0.51, 0.68, 0.99)] == [
+        [[1, 2, 3], *others],
+        [[1, 2, 3], *others],
+        [[2, 3, 4], *others],
+        [[3, 4, 5], *others],
+        [[4, 5, 6], *others],
+        [[4, 5, 6], *others],
+    ]
+
+
 ROWS = st.lists(
     st.tuples(st.lists(st.integers(1, 50), max_size=6), st.lists(st.integers(1, 50), max_size=6)), min_size=1
 )
@@ -103,6 +122,28 @@ def test_in_windows_every_target_is_there_once_with_half_of_the_history_at_least
     # Where no row is longer than what is read, there is nothing to cut.
     if max(len(history) + len(targets) for history, targets in rows) <= max_length + 1:
         assert all(getattr(batch, f.name).equal(getattr(sequences_of(ids, max_length), f.name)) for f in fields(batch))
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=ROWS, max_length=st.integers(1, 8), share=st.floats(0, 1, exclude_max=True, width=32))
+def test_a_drawn_piece_has_as_many_items_as_the_last_one_and_targets_with_what_is_before_them(
+    rows: Rows, max_length: int, share: float
+):
+    ids = ids_of(rows)
+    last = sequences_of(ids, max_length)
+    batch = sequences_of(ids, max_length, shares=torch.full((len(rows),), share, dtype=torch.float64))
+    assert batch.lengths.equal(last.lengths)
+    assert set(batch.target_rows.tolist()) == set(last.target_rows.tolist())
+    wholes = [[*history, *targets] for history, targets in rows]
+    items, of = items_before(ids, batch)
+    inputs = batch.items[batch.input_places]
+    for number, (row, place, target) in enumerate(
+        zip(batch.target_rows.tolist(), batch.target_inputs, batch.targets.tolist(), strict=True)
+    ):
+        before = items[of == number].tolist()
+        assert [*before, target] == wholes[row][: len(before) + 1]
+        assert int(inputs[place]) == before[-1]
+        assert len(before) >= len(rows[row][0])
 
 
 @settings(max_examples=200, deadline=None)

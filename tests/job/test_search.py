@@ -48,7 +48,7 @@ def test_what_a_search_for_sequences_would_not_read_is_refused(change: dict[str,
     ("change", "fault"),
     [
         ({"ranking": {"max_rows": 9}}, "ranking: found"),
-        ({"early_stop": {"patience": 9}}, 'early_stop: found .*"patience": 9}'),
+        ({"early_stop": {"patience": 9}}, 'early_stop: found .*"patience": 9[,}]'),
         ({"supernet": {"sandwich": {"num_drawn": 9}}}, "supernet.sandwich: found"),
         ({"supernet": {"distillation": 0.5}}, "supernet.distillation: found 0.5;"),
         ({"supernet": {"epochs": 9}}, "supernet.epochs: found 9;"),
@@ -69,11 +69,13 @@ def test_a_resolved_job_names_the_defaults_of_what_it_does_not_read(tree: dict[s
 def test_gradients_do_not_search_what_they_would_ignore():
     searcher = {"kind": "differentiable", "constraint": {"kind": "dual", "budgets": [10_000]}}
     space = {"kind": "sasrec", "max_macs": 10_000, "lengths": [5, 10]}
+    data = SEQUENCES["data"] | {"cut": "drawn"}
     with pytest.raises(ConfigError) as caught:
-        job_of(SEQUENCES | {"searcher": searcher, "space": space})
+        job_of(SEQUENCES | {"searcher": searcher, "space": space, "data": data})
+    assert 'data.cut: found "drawn"; allowed: last with searcher.learned_from held_out' in str(caught.value)
     assert "space.max_macs: found 10000; allowed: null with searcher.kind differentiable" in str(caught.value)
     assert "space.lengths: found [5, 10]; allowed: one length with searcher.kind differentiable" in str(caught.value)
-    assert job_of(SEQUENCES | {"space": space}).space.max_macs == 10_000
+    assert job_of(SEQUENCES | {"space": space, "data": data}).space.max_macs == 10_000
 
 
 def test_energy_is_not_measured_on_gpus():

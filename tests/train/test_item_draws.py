@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from raysparse.train.item_draws import ItemDraws, history_keys
+from tests.data.test_sequence_batch import ids_of
 
 COUNTS = np.array([1.0, 0.0, 5.0, 2.0, 2.0])
 
@@ -29,6 +30,22 @@ def test_popular_draws_come_as_often_as_the_items():
     expected = draws.log_expected("popular", torch.tensor([1, 3]), 20)
     torch.testing.assert_close(expected.exp(), torch.tensor([2.0, 10.0]))
     assert draws.log_expected("uniform", torch.tensor([1, 3]), 20).exp().tolist() == [4.0, 4.0]
+
+
+def test_a_row_has_its_share_whatever_the_batch():
+    def shares(rows: list[tuple[list[int], list[int]]], seed: int = 3, step: int = 7) -> list[float]:
+        return ItemDraws(100, None, seed).shares(ids_of(rows), step).tolist()
+
+    rows = [([1], [number, 2]) for number in range(3, 1003)]
+    drawn = shares(rows)
+    assert shares(rows[500:]) == drawn[500:]
+    assert shares([([], []), *rows[:2]])[1:] == drawn[:2]
+    assert not set(shares(rows, seed=4)) & set(drawn)
+    assert not set(shares(rows, step=8)) & set(drawn)
+    # Even: a tenth of them in each tenth, give or take three deviations.
+    counts = np.histogram(drawn, bins=10, range=(0, 1))[0]
+    assert counts.sum() == 1000
+    assert abs(counts - 100).max() < 30
 
 
 def test_what_a_target_is_ranked_among_is_unseen_and_its_own_whatever_the_batch():

@@ -103,6 +103,24 @@ def test_one_worker_gives_the_numbers_of_two(data: str, tmp_path: Path, one_rank
             assert one[key] == (pytest.approx(value, abs=0.01) if isinstance(value, float) else value), key
 
 
+def test_drawn_pieces_are_the_same_on_one_worker_and_two_and_after_a_kill(data: str, tmp_path: Path, one_rank: None):
+    def changes(cut: str) -> dict[str, Any]:
+        of_data = {"path": data, "batch_size": 32, "epochs": 2, "cut": cut}
+        return {"data": of_data, "epochs": 2, "model": {**MODEL, "max_length": 4}}
+
+    drawn, last = (str(tmp_path / name) for name in ("drawn", "last"))
+    run_sequences(data, drawn, changes("drawn"))
+    run_sequences(data, last, changes("last"))
+    assert history(Path(drawn))[0] == history(Path(last))[0]
+    assert history(Path(drawn))[1] != history(Path(last))[1]
+    run_ranks(2, run_sequences, data, str(tmp_path / "two"), changes("drawn"))
+    for one, other in zip(history(Path(drawn)), history(tmp_path / "two"), strict=True):
+        assert one["ndcg@10"] == pytest.approx(other["ndcg@10"], abs=0.01)
+    run_sequences_until(data, str(tmp_path / "killed"), changes("drawn"), 3, 6)
+    run_sequences(data, str(tmp_path / "killed"), changes("drawn"))
+    assert history(tmp_path / "killed") == history(Path(drawn))
+
+
 def test_a_killed_run_goes_on_to_the_same_history(data: str, whole: Path, tmp_path: Path):
     run_ranks(2, run_sequences_until, data, str(tmp_path / "run"), {}, 9, 12)
     assert "step-000000011" in CheckpointFolder(RunFolder(str(tmp_path / "run"))).steps()
@@ -118,12 +136,24 @@ def test_with_dropout_a_resumed_run_draws_what_the_whole_one_drew(data: str, tmp
     assert history(tmp_path / "run") == history(tmp_path / "whole")
 
 
-def test_a_run_that_gets_no_better_goes_to_its_test(data: str, tmp_path: Path, one_rank: None):
+@pytest.mark.parametrize(("after_steps", "num_epochs"), [(0, 4), (1, 5), (8, 6)])
+def test_a_run_that_gets_no_better_goes_to_its_test(
+    data: str, tmp_path: Path, one_rank: None, after_steps: int, num_epochs: int
+):
     still = {"sparse": {"kind": "sgd", "learning_rate": 1e-12}, "dense": {"kind": "sgd", "learning_rate": 1e-12}}
-    job = sequence_job(data, str(tmp_path / "run"), optimizer=still, epochs=50)
+    callbacks = [{"kind": "early_stop", "patience": 3, "after_steps": after_steps}]
+    job = sequence_job(data, str(tmp_path / "run"), optimizer=still, epochs=50, callbacks=callbacks)
     run_job(job)
     days = [record["day"] for record in history(tmp_path / "run") if record["arm"] == "trained"]
-    assert days == ["epoch-000", "epoch-001", "epoch-002", "epoch-003", TEST]
+    assert days == [*(f"epoch-{epoch:03}" for epoch in range(num_epochs)), TEST]
+
+
+def test_where_no_epoch_has_counted_the_last_weights_predict_the_test(data: str, tmp_path: Path, one_rank: None):
+    callbacks = [{"kind": "early_stop", "after_steps": 1000}]
+    run_job(sequence_job(data, str(tmp_path / "run"), epochs=2, callbacks=callbacks))
+    trained, best = history(tmp_path / "run")[-2:]
+    assert trained["ndcg@10"] > 0.3
+    assert {**trained, "arm": "best"} == best
 
 
 def test_a_stream_of_days_is_predicted_before_it_is_learned(tmp_path: Path, one_rank: None):
@@ -207,5 +237,16 @@ def test_a_job_that_does_not_fit_its_data_is_refused(data: str, tmp_path: Path, 
         run_job(sequence_job(data, folder, epochs=None, model={"kind": "dlrm"}))
     with pytest.raises(ConfigError, match='"early_stop"; allowed: only with data.epochs'):
         sequence_job(data, folder, epochs=None, callbacks=[{"kind": "early_stop"}])
+    with pytest.raises(ConfigError, match='data.cut: found "drawn"; allowed: last without data.epochs'):
+        sequence_job(data, folder, data={"path": data, "cut": "drawn"}, callbacks=[])
+    held_out = {"kind": "sasrec_supernet", "hold_out_last": True}
+    with pytest.raises(ConfigError, match='data.cut: found "drawn"; allowed: last with model.hold_out_last'):
+        sequence_job(
+            data,
+            folder,
+            data={"path": data, "cut": "drawn", "epochs": 2},
+            model=held_out,
+            callbacks=[{"kind": "sandwich"}],
+        )
     with pytest.raises(ConfigError, match='"small_dense"; allowed: early_stop, frozen_arm or sparsity with model.kind'):
         sequence_job(data, folder, callbacks=[{"kind": "small_dense", "budget": 0.1}])
