@@ -1,8 +1,9 @@
 """The softmax over all items, worked out in parts, beside torch's on all scores at once: forward and backward.
 
-python jobs/bench/full_softmax.py [--repeats 15]
+python jobs/bench/full_softmax.py [--repeats 15] [--precision highest]
 
 Steps of jobs/beauty.yaml (12,101 items) and jobs/movielens-1m.yaml (3,416), one thread, one after the other; medians.
+The precision of matrix products is that of both, as `scaling.matmul_precision` has it.
 """
 
 import argparse
@@ -25,8 +26,11 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--precision", choices=["highest", "high", "medium"], default="highest")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision(arguments.precision)
     print("| items | targets | width | all at once, ms | in parts, ms | times as fast (range) |\n" + "|---" * 6 + "|")
     for items, targets, width in SIZES:
         pairs = [
