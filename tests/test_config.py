@@ -173,6 +173,9 @@ def test_a_resumed_run_may_change_its_workers_but_not_its_numbers():
     refuse_changes(job, check_train_job({**JOB, "scaling": {"num_workers": 4}, "run_folder": "elsewhere"}, "x.yaml"))
     with pytest.raises(ConfigError, match=r"seed: 1 in the run, 2 in the job[\s\S]*--fresh"):
         refuse_changes(job, check_train_job({**JOB, "seed": 2}, "x.yaml"))
+    coarse = {**JOB, "scaling": {"matmul_precision": "medium"}}
+    with pytest.raises(ConfigError, match=r"scaling.matmul_precision: 'highest' in the run, 'medium' in the job"):
+        refuse_changes(job, check_train_job(coarse, "x.yaml"))
 
 
 def test_the_days_may_not_change_where_a_decay_ends_with_them():

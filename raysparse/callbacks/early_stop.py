@@ -22,8 +22,6 @@ class EarlyStopConfig(Config):
     """What has to grow."""
     patience: int = Field(default=10, ge=1)
     """Epochs without a new best one after which the run goes on to its test."""
-    after_steps: int = Field(default=0, ge=0)
-    """Steps before which epochs do not count."""
 
 
 class EarlyStop(Callback):
@@ -43,16 +41,17 @@ class EarlyStop(Callback):
         self._set_rest(state)
 
     def day_start(self, state: TrainState) -> None:
-        """Have the best weights predict the test part, or the last ones where no epoch has counted."""
+        """Have the best weights predict the test part, or the last ones where all epochs are warm-up."""
         if _is_last(state) and self._best is None:
             _weights(_arm(state, BEST)).copy_from(_weights(state.trained))
         self._set_rest(state)
 
     def scored(self, state: TrainState) -> None:
-        """Compare the epoch with the best one; the ranks agree, since they have the same metrics."""
-        if _is_last(state) or state.position.num_steps < self._config.after_steps:
+        """Compare an epoch after the warm-up with the best one; the ranks agree, since they have the same metrics."""
+        record = next(record for record in state.records if record["arm"] == TRAINED)
+        if _is_last(state) or record["warm_up"]:
             return
-        value = next(record[self._config.metric] for record in state.records if record["arm"] == TRAINED)
+        value = record[self._config.metric]
         if self._best is None or value > self._best:
             self._best, self._waited = value, 0
             _weights(_arm(state, BEST)).copy_from(_weights(state.trained))

@@ -19,7 +19,10 @@ J = TypeVar("J", TrainJob, SearchJob, TuneJob)
 
 JOB_KINDS: dict[str, type[TrainJob | SearchJob | TuneJob]] = {"train": TrainJob, "search": SearchJob, "tune": TuneJob}
 
-RESUMABLE_CHANGES = ("scaling", "sharding", "checkpoint", "data.path", "data.prepare", "data.last_day", "run_folder")
+RESUMABLE_CHANGES = (
+    *(f"scaling.{key}" for key in ("num_workers", "threads_per_worker", "use_gpu", "max_restarts")),
+    *("sharding", "checkpoint", "data.path", "data.prepare", "data.last_day", "run_folder"),
+)
 """Keys that may differ between a run and its resumption; all others decide what the numbers are."""
 
 RESUMABLE_OVER_THE_SAME_DAYS = tuple(key for key in RESUMABLE_CHANGES if key != "data.last_day")

@@ -63,9 +63,6 @@ class SequenceSearch:
     def supernet_job(self, folder: RunFolder) -> TrainJob:
         """Return the train job of the shared weights, which ends with its cache."""
         job, supernet = self.job, self.job.supernet
-        # The largest network, which is compared, may be at its best before the others have been trained at all.
-        after_steps = max(job.early_stop.after_steps, self._steps_to_open)
-        early_stop = job.early_stop.model_copy(update={"after_steps": after_steps})
         own = {
             "batch_size": supernet.batch_size or job.data.batch_size,
             "epochs": supernet.epochs or job.data.epochs,
@@ -84,22 +81,29 @@ class SequenceSearch:
             ),
             optimizer=supernet.optimizer,
             ranking=job.ranking,
-            callbacks=(supernet.sandwich, early_stop, SequenceCacheConfig(folder=folder.url(CACHE))),
+            # The largest network, which is compared, may be at its best before the others have been trained at all.
+            warm_up_days=self._epochs_to_open,
+            callbacks=(supernet.sandwich, job.early_stop, SequenceCacheConfig(folder=folder.url(CACHE))),
         )
 
     @property
-    def _steps_to_open(self) -> int:
-        return self.job.supernet.sandwich.opening_steps * len(AXES)
+    def _epoch_steps(self) -> int:
+        """Steps of an epoch of the supernet."""
+        return ceil(self._days[0].rows / (self.job.supernet.batch_size or self.job.data.batch_size))
+
+    @property
+    def _epochs_to_open(self) -> int:
+        """Epochs of the supernet before which not all axes are open."""
+        return ceil(self.job.supernet.sandwich.opening_steps * len(AXES) / self._epoch_steps)
 
     def _check_opening(self) -> None:
         """Refuse shared weights whose training ends before all axes are open: its last networks would be drawn ones."""
-        supernet, opening = self.job.supernet, self._steps_to_open
-        batch_size = supernet.batch_size or self.job.data.batch_size
-        steps = (supernet.epochs or self.last_days - 1) * ceil(self._days[0].rows / batch_size)
-        if opening >= steps:
+        supernet, opening = self.job.supernet, self.job.supernet.sandwich.opening_steps
+        steps = (supernet.epochs or self.last_days - 1) * self._epoch_steps
+        if opening * len(AXES) >= steps:
             raise ConfigError(
-                f"supernet.sandwich.opening_steps: found {supernet.sandwich.opening_steps:,}, so that all {len(AXES)} "
-                f"axes are open after {opening:,} steps, and the supernet is trained for {steps:,}. Allowed: "
+                f"supernet.sandwich.opening_steps: found {opening:,}, so that all {len(AXES)} axes are open after "
+                f"{opening * len(AXES):,} steps, and the supernet is trained for {steps:,}. Allowed: "
                 f"{(steps - 1) // len(AXES):,} or fewer, or more supernet.epochs"
             )
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from raysparse.data.dataset import (
     ITEM_NAMES,
@@ -22,6 +24,14 @@ from raysparse.data.schema import HISTORY, LABEL, TARGETS, sequence_schema
 NUM_ITEMS = 40
 
 Row = tuple[list[int], list[int]]
+"""A history and the targets after it."""
+
+
+def ids_of(rows: list[Row]) -> KeyedJaggedTensor:
+    """Return rows as a batch has them."""
+    lists = [history for history, _ in rows] + [targets for _, targets in rows]
+    values = torch.tensor([item for items in lists for item in items], dtype=torch.int64)
+    return KeyedJaggedTensor([HISTORY, TARGETS], values, lengths=torch.tensor([len(items) for items in lists]))
 
 
 def sequences(num_users: int, num_items: int = NUM_ITEMS, seed: int = 0) -> list[list[int]]:

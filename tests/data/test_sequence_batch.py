@@ -3,17 +3,11 @@ from dataclasses import fields
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from raysparse.data.sequence_batch import items_before, sequences_of, shorten, split_last_targets
+from tests.data.sequence_sets import Row, ids_of
 
-Rows = list[tuple[list[int], list[int]]]
-
-
-def ids_of(rows: Rows) -> KeyedJaggedTensor:
-    lists = [history for history, _ in rows] + [targets for _, targets in rows]
-    values = torch.tensor([item for items in lists for item in items], dtype=torch.int64)
-    return KeyedJaggedTensor(["history", "targets"], values, lengths=torch.tensor([len(items) for items in lists]))
+Rows = list[Row]
 
 
 def test_history_and_targets_are_one_sequence_of_which_the_last_item_is_no_input():

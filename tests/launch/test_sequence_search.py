@@ -118,8 +118,8 @@ def test_epochs_of_shared_weights_count_once_all_axes_are_open(data: str, tmp_pa
         return SequenceSearch(job_of(data, tmp_path, supernet=supernet), Dataset.open(data))
 
     # Five steps an epoch, since 150 rows are learned 32 at a time, and four axes.
-    callbacks = search(4).supernet_job(RunFolder(str(tmp_path))).callbacks
-    assert [callback.after_steps for callback in callbacks if callback.kind == "early_stop"] == [16]
+    warm_up = [search(steps).supernet_job(RunFolder(str(tmp_path))).warm_up_days for steps in (0, 1, 2, 4)]
+    assert warm_up == [0, 1, 2, 4]
     fault = r"opening_steps: found 5, so that all 4 axes are open after 20 steps, and .* for 20. Allowed: 4 or fewer"
     with pytest.raises(ConfigError, match=fault):
         search(5)

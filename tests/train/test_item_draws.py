@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from raysparse.train.item_draws import ItemDraws, history_keys
-from tests.data.test_sequence_batch import ids_of
+from tests.data.sequence_sets import ids_of
 
 COUNTS = np.array([1.0, 0.0, 5.0, 2.0, 2.0])
 

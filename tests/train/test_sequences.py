@@ -136,21 +136,19 @@ def test_with_dropout_a_resumed_run_draws_what_the_whole_one_drew(data: str, tmp
     assert history(tmp_path / "run") == history(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("after_steps", "num_epochs"), [(0, 4), (1, 5), (8, 6)])
-def test_a_run_that_gets_no_better_goes_to_its_test(
-    data: str, tmp_path: Path, one_rank: None, after_steps: int, num_epochs: int
+@pytest.mark.parametrize("warm_up_days", [0, 2])
+def test_a_run_that_gets_no_better_after_its_warm_up_goes_to_its_test(
+    data: str, tmp_path: Path, one_rank: None, warm_up_days: int
 ):
     still = {"sparse": {"kind": "sgd", "learning_rate": 1e-12}, "dense": {"kind": "sgd", "learning_rate": 1e-12}}
-    callbacks = [{"kind": "early_stop", "patience": 3, "after_steps": after_steps}]
-    job = sequence_job(data, str(tmp_path / "run"), optimizer=still, epochs=50, callbacks=callbacks)
+    job = sequence_job(data, str(tmp_path / "run"), optimizer=still, epochs=50, warm_up_days=warm_up_days)
     run_job(job)
     days = [record["day"] for record in history(tmp_path / "run") if record["arm"] == "trained"]
-    assert days == [*(f"epoch-{epoch:03}" for epoch in range(num_epochs)), TEST]
+    assert days == [*(f"epoch-{epoch:03}" for epoch in range(warm_up_days + 4)), TEST]
 
 
-def test_where_no_epoch_has_counted_the_last_weights_predict_the_test(data: str, tmp_path: Path, one_rank: None):
-    callbacks = [{"kind": "early_stop", "after_steps": 1000}]
-    run_job(sequence_job(data, str(tmp_path / "run"), epochs=2, callbacks=callbacks))
+def test_where_all_epochs_are_warm_up_the_last_weights_predict_the_test(data: str, tmp_path: Path, one_rank: None):
+    run_job(sequence_job(data, str(tmp_path / "run"), epochs=2, warm_up_days=3))
     trained, best = history(tmp_path / "run")[-2:]
     assert trained["ndcg@10"] > 0.3
     assert {**trained, "arm": "best"} == best
