@@ -3,9 +3,10 @@
 import fbgemm_gpu  # noqa: F401  # registers torch.ops.fbgemm
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import elu, scaled_dot_product_attention
+from torch.nn.functional import elu
 
 from raysparse.models.groups import Groups
+from raysparse.models.sasrec.causal_softmax import causal_softmax
 from raysparse.models.sasrec.jagged import Bucket, by_bucket, lengths_of
 
 CHUNK = 64
@@ -72,8 +73,7 @@ def attend(projected: Tensor, attention: CausalAttention, kind: str) -> Tensor:
     if kind == "linear":
         attended = causal_linear(query, key, value)
     else:
-        dropped = attention.dropout if attention.training else 0.0
-        attended = scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
+        attended = causal_softmax(query, key, value, attention.dropout if attention.training else 0.0)
     return attended.transpose(1, 2).flatten(2)
 
 
