@@ -10,8 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 _SCORES_AT_A_TIME = 2**18
-"""Scores that are held at a time, 1 MiB: with four times as many, 64 histories of 200 items take a third longer with four
-heads, with half as many a fifth."""
+"""Scores that are held at a time, 1 MiB: with four times as many, 64 histories of 200 items and four heads take a third
+longer, with half as many a fifth."""
 _QUERIES_AT_A_TIME = 64
 """Of a longer history a part's items see those before the part's end alone: for 512 items half of the scores."""
 
