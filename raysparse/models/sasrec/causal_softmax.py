@@ -1,4 +1,4 @@
-"""Causal softmax attention on a CPU, in parts that stay in cache."""
+"""Causal softmax attention: torch's, and on a CPU in parts that stay in cache."""
 
 from collections.abc import Iterator
 from math import log
@@ -19,10 +19,11 @@ _QUERIES_AT_A_TIME = 64
 def causal_softmax(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
     """Attend `[N, H, L, d]`, each item to itself and to those before it, less what is dropped: to `[N, H, L, d]`.
 
-    Without dropout on a CPU this is raysparse's own, else torch's. Torch's own kernel for CPUs multiplies tiny matrices
-    one by one: with `scaling.matmul_precision: medium`, where each goes through oneDNN, it takes 3 to 11 times as long.
+    Torch's own kernel for CPUs multiplies tiny matrices one by one. With `scaling.matmul_precision: medium` each goes
+    through oneDNN, which takes 2 to 9 times as long as what is here (jobs/bench/attention.py). Otherwise, and with
+    dropout or on a GPU, it is torch's.
     """
-    if dropout or not query.is_cpu:
+    if dropout or not query.is_cpu or torch.get_float32_matmul_precision() != "medium":
         return scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
     by_head = (part.flatten(0, 1) for part in (query, key, value))
     return cast(Tensor, _CausalSoftmax.apply(*by_head)).unflatten(0, query.shape[:2])

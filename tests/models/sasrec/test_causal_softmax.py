@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,12 +17,15 @@ def drawn(num_sequences: int, num_heads: int, length: int, width: int, dtype: to
     return tuple(part.unflatten(2, (num_heads, width)).transpose(1, 2) for part in parts)
 
 
-@pytest.fixture(params=["whole", "parts"])
-def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All scores at once, or those of four items of some heads at a time, of fewer in the end."""
+@pytest.fixture(params=["torch", "whole", "parts"])
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch's, all scores at once, or those of four items of some heads at a time, of fewer in the end."""
+    torch.set_float32_matmul_precision("highest" if request.param == "torch" else "medium")
     if request.param == "parts":
         monkeypatch.setattr(module, "_SCORES_AT_A_TIME", 70)
         monkeypatch.setattr(module, "_QUERIES_AT_A_TIME", 4)
+    yield
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.usefixtures("parts")
