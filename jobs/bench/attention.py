@@ -2,8 +2,8 @@
 
 python jobs/bench/attention.py [--repeats 15]
 
-Histories of one length, 64 channels of heads, without dropout, one thread; one after the other, with two precisions of
-matrix products of `scaling.matmul_precision`; medians.
+Histories of one length, 64 channels of heads, without dropout, one thread; one after the other: torch's with the
+precision of matrix products `highest` and `medium`, and raysparse's with `medium`. Medians.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from raysparse.models.sasrec.causal_softmax import causal_softmax
+from raysparse.models.fused_attention import fused_attention
 
 SIZES = ((64, 10, 1), (64, 50, 1), (64, 50, 4), (64, 100, 2), (64, 200, 1), (64, 200, 4), (16, 512, 2), (4, 2048, 2))
 """Histories, items of each, heads."""
@@ -29,24 +29,36 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
-    print("| precision | histories | items | heads | torch, ms | raysparse, ms | times as fast (range) |")
+    print("| histories | items | heads | torch, highest, ms | medium | raysparse, medium | times as fast (ranges) |")
     print("|---" * 7 + "|")
-    for precision in ("highest", "medium"):
-        torch.set_float32_matmul_precision(precision)
-        for sizes in SIZES:
-            pairs = [(seconds(torchs, *sizes), seconds(causal_softmax, *sizes)) for _ in range(repeats + 1)][1:]
-            one, other = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-            ratios = sorted(one / other for one, other in pairs)
-            times = f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
-            cells = (precision, *map(str, sizes), f"{one:.1f}", f"{other:.1f}", times)
-            print(f"| {' | '.join(cells)} |", flush=True)
+    for sizes in SIZES:
+        rounds = [
+            (
+                seconds("highest", torchs, *sizes),
+                seconds("medium", torchs, *sizes),
+                seconds("medium", ours, *sizes),
+            )
+            for _ in range(repeats + 1)
+        ][1:]
+        times = [f"{1e3 * statistics.median(column):.1f}" for column in zip(*rounds, strict=True)]
+        ratios = [spread([row[place] / row[2] for row in rounds]) for place in (0, 1)]
+        print(f"| {' | '.join((*map(str, sizes), *times, ', '.join(ratios)))} |", flush=True)
+
+
+def spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
 
 
 def torchs(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return scaled_dot_product_attention(query, key, value, is_causal=True)
 
 
-def seconds(attention: Attention, num_histories: int, length: int, num_heads: int) -> float:
+def ours(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return fused_attention(query, key, value, causal=True)
+
+
+def seconds(precision: str, attention: Attention, num_histories: int, length: int, num_heads: int) -> float:
+    torch.set_float32_matmul_precision(precision)
     generator = torch.Generator().manual_seed(1)
     beside = torch.randn(num_histories, length, 3 * CHANNELS, generator=generator).requires_grad_()
     weights = torch.randn(num_histories, num_heads, length, CHANNELS // num_heads, generator=generator)

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor, nn
 
+from raysparse.models.fused_attention import fused_attention
 from raysparse.models.layers import PairwiseDots
 from raysparse.models.nasrec.choice import NUM_MERGED, BlockChoice
 from raysparse.models.nasrec.projection import Columns, Projection
@@ -222,7 +223,7 @@ class Attention(nn.Module):
     def attend(self, vectors: Tensor, attended_to: Tensor | None = None) -> Tensor:
         """What follows the projection: `[B, T, D]` to `[B, T, D]`; `[1, T]` says which tokens count, None: all."""
         heads = self.query_key_value(vectors).unflatten(2, (3, -1, HEAD_DIM)).permute(2, 0, 3, 1, 4)
-        attended = nn.functional.scaled_dot_product_attention(*heads, attn_mask=attended_to)
+        attended = fused_attention(heads[0], heads[1], heads[2], attended_to)
         attended = self.attended_norm(vectors + self.out(attended.transpose(1, 2).flatten(2)))
         return self.feed_forward_norm(attended + self.feed_forward(attended))
 

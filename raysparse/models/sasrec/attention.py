@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
+from raysparse.models.fused_attention import fused_attention
 from raysparse.models.groups import Groups
-from raysparse.models.sasrec.causal_softmax import causal_softmax
 from raysparse.models.sasrec.jagged import Bucket, by_bucket, lengths_of
 
 CHUNK = 64
@@ -73,7 +73,8 @@ def attend(projected: Tensor, attention: CausalAttention, kind: str) -> Tensor:
     if kind == "linear":
         attended = causal_linear(query, key, value)
     else:
-        attended = causal_softmax(query, key, value, attention.dropout if attention.training else 0.0)
+        dropped = attention.dropout if attention.training else 0.0
+        attended = fused_attention(query, key, value, causal=True, dropout=dropped)
     return attended.transpose(1, 2).flatten(2)
 
 
