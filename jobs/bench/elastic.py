@@ -1,18 +1,18 @@
 """How far the shared weights of a sequence search can be trusted: networks trained alone beside their scores.
 
 python jobs/bench/elastic.py pick  --picks PICKS.csv --search RUN_FOLDER [--count 20]
-                                   [--budgets 350000 700000 1400000] [--random JOURNAL ...]
+                                   [--budgets 350000 700000 1400000] [--random JOURNAL ...] [--uniform JOURNAL]
 python jobs/bench/elastic.py run   --picks PICKS.csv --results RESULTS.csv --folder FOLDER --job jobs/search-beauty.yaml
                                    [--groups NAME ...] [--seeds 1] [--parallel 2] [KEY=VALUE ...]
 python jobs/bench/elastic.py table --picks PICKS.csv --results RESULTS.csv
 
 RUN_FOLDER is that of a `raysparse search` of a `sasrec` space. `pick` writes down, with their scores: `count` drawn
 networks spread evenly over the costs, and for each budget the best network by score of the search's journal, of each
-journal of a random search on the same shared weights, after as many scores as the search has (`python
-jobs/bench/searchers.py run --only random` leaves them as random-SEED.jsonl), and the best of those whose blocks are all
-alike. `run` trains them alone, as the job's finalists are; what stands in RESULTS.csv is not trained again. `table`
-prints rank correlations, within thirds of the costs as well, and what is kept of each budget: means over picks and
-seeds, and the median of the test.
+journal of a random search on the same shared weights, after as many scores as the search has, and of those whose blocks
+are all alike (`python jobs/bench/searchers.py run --only random uniform` leaves them as random-SEED.jsonl and
+uniform-1.jsonl). `run` trains them alone, as the job's finalists are; what stands in RESULTS.csv is not trained again.
+`table` prints rank correlations, within thirds of the costs as well, and what is kept of each budget: means over picks
+and seeds, and the median of the test.
 """
 
 import argparse
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--budgets", nargs="*", type=int, default=[])
     parser.add_argument("--random", nargs="*", type=Path, default=[])
+    parser.add_argument("--uniform", type=Path)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--job", type=Path)
@@ -103,13 +104,12 @@ def pick(arguments: argparse.Namespace) -> None:
     picks = [scored(DRAWN, choice) for choice in spread(kind.space, arguments.count)]
     _, entries = read_journal(arguments.search / JOURNAL)
     searches = [("search", entries), *(("random", scored_first(path, len(entries))) for path in arguments.random)]
-    uniform = [scored("", choice) for choice in kind.space.uniform()] if arguments.budgets else []
+    if arguments.uniform is not None:
+        searches.append(("uniform", read_journal(arguments.uniform)[1]))
     for budget in arguments.budgets:
         for name, journal in searches:
             for entry in pick_finalists(journal, kind.quality.objective, "budgets", 1, [budget]):
                 picks.append(scored(f"{name} {budget}", kind.space.parse(entry.choice)))
-        best = max((one for one in uniform if macs_of(one.choice) <= budget), key=lambda one: one.score)
-        picks.append(Pick(f"uniform {budget}", best.choice, best.score))
     with arguments.picks.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(PICKED)
