@@ -1,25 +1,36 @@
-"""Causal softmax attention on a CPU, raysparse's beside torch's: forward and backward.
+"""Causal softmax attention on a CPU, raysparse's beside torch's, alone and in an encoder: forward and backward.
 
 python jobs/bench/attention.py [--repeats 15]
 
-Histories of one length, 64 channels of heads, without dropout, one thread; one after the other: torch's with the
-precision of matrix products `highest` and `medium`, and raysparse's with `medium`. Medians.
+Histories of one length, 64 channels of heads; then a step of the encoder of jobs/beauty.yaml and of the largest one of
+jobs/search-movielens-1m.yaml on histories of log-normal lengths. No dropout on attention, one thread; one after the
+other: torch's with the precision of matrix products `highest` and `medium`, and raysparse's with `medium`. Medians.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from raysparse.job import SearchJob, TrainJob, load_job, require_kind
 from raysparse.models.fused_attention import fused_attention
+from raysparse.models.sasrec import attention as attention_module
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.encoder import SASRec
+from raysparse.models.sasrec.menu import SASRecSpaceConfig
 
 SIZES = ((64, 10, 1), (64, 50, 1), (64, 50, 4), (64, 100, 2), (64, 200, 1), (64, 200, 4), (16, 512, 2), (4, 2048, 2))
 """Histories, items of each, heads."""
 CHANNELS = 64
+
+STEPS = (("jobs/beauty.yaml", 256, 1.8), ("jobs/search-movielens-1m.yaml", 64, 4.6))
+"""Job, histories of a step, mean of the logarithm of their lengths (deviation 0.7, four items at least)."""
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -32,17 +43,26 @@ def main() -> None:
     print("| histories | items | heads | torch, highest, ms | medium | raysparse, medium | times as fast (ranges) |")
     print("|---" * 7 + "|")
     for sizes in SIZES:
-        rounds = [
-            (
-                seconds("highest", torchs, *sizes),
-                seconds("medium", torchs, *sizes),
-                seconds("medium", ours, *sizes),
-            )
-            for _ in range(repeats + 1)
-        ][1:]
-        times = [f"{1e3 * statistics.median(column):.1f}" for column in zip(*rounds, strict=True)]
-        ratios = [spread([row[place] / row[2] for row in rounds]) for place in (0, 1)]
-        print(f"| {' | '.join((*map(str, sizes), *times, ', '.join(ratios)))} |", flush=True)
+        cells = compared(partial(attention_seconds, sizes), repeats)
+        print(f"| {' | '.join((*map(str, sizes), *cells))} |", flush=True)
+    print(
+        "\n| encoder | items in the mean | torch, highest, ms | medium | raysparse, medium | times as fast (ranges) |"
+    )
+    print("|---" * 6 + "|")
+    for path, num_histories, mean in STEPS:
+        encoder = encoder_of(path)
+        drawn = torch.empty(num_histories).log_normal_(mean, 0.7, generator=torch.Generator().manual_seed(1))
+        lengths = drawn.long().clamp(4, encoder.config.max_length)
+        cells = compared(partial(step_seconds, encoder, lengths), repeats)
+        print(f"| {path} | {float(lengths.float().mean()):.0f} | {' | '.join(cells)} |", flush=True)
+
+
+def compared(seconds_of: Callable[[str, Attention], float], repeats: int) -> list[str]:
+    """The three times, and how often raysparse's fits into torch's."""
+    kinds = (("highest", torchs), ("medium", torchs), ("medium", ours))
+    rounds = [[seconds_of(*kind) for kind in kinds] for _ in range(repeats + 1)][1:]
+    times = [f"{1e3 * statistics.median(column):.1f}" for column in zip(*rounds, strict=True)]
+    return [*times, ", ".join(spread([row[place] / row[2] for row in rounds]) for place in (0, 1))]
 
 
 def spread(ratios: list[float]) -> str:
@@ -57,7 +77,8 @@ def ours(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return fused_attention(query, key, value, causal=True)
 
 
-def seconds(precision: str, attention: Attention, num_histories: int, length: int, num_heads: int) -> float:
+def attention_seconds(sizes: tuple[int, int, int], precision: str, attention: Attention) -> float:
+    num_histories, length, num_heads = sizes
     torch.set_float32_matmul_precision(precision)
     generator = torch.Generator().manual_seed(1)
     beside = torch.randn(num_histories, length, 3 * CHANNELS, generator=generator).requires_grad_()
@@ -66,6 +87,26 @@ def seconds(precision: str, attention: Attention, num_histories: int, length: in
     started = time.perf_counter()
     attention(inputs[0], inputs[1], inputs[2]).backward(weights)
     return time.perf_counter() - started
+
+
+def encoder_of(path: str) -> SASRec:
+    job = load_job(path)
+    if isinstance(job, SearchJob):
+        assert isinstance(job.space, SASRecSpaceConfig)
+        return SASRec(job.space.largest)
+    config = require_kind(TrainJob, job, path).model
+    assert isinstance(config, SASRecConfig)
+    return SASRec(config)
+
+
+def step_seconds(encoder: SASRec, lengths: Tensor, precision: str, attention: Attention) -> float:
+    torch.set_float32_matmul_precision(precision)
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    values = torch.randn(int(offsets[-1]), CHANNELS, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    with patch.object(attention_module, "fused_attention", lambda *parts, **_: attention(*parts)):
+        started = time.perf_counter()
+        encoder(values, offsets).sum().backward()
+        return time.perf_counter() - started
 
 
 if __name__ == "__main__":

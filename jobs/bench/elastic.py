@@ -5,6 +5,7 @@ python jobs/bench/elastic.py pick  --picks PICKS.csv --search RUN_FOLDER [--coun
 python jobs/bench/elastic.py run   --picks PICKS.csv --results RESULTS.csv --folder FOLDER --job jobs/search-beauty.yaml
                                    [--groups NAME ...] [--seeds 1] [--parallel 2] [KEY=VALUE ...]
 python jobs/bench/elastic.py table --picks PICKS.csv --results RESULTS.csv
+python jobs/bench/elastic.py times --picks PICKS.csv --job jobs/search-beauty.yaml
 
 RUN_FOLDER is that of a `raysparse search` of a `sasrec` space. `pick` writes down, with their scores: `count` drawn
 networks spread evenly over the costs, and for each budget the best network by score of the search's journal, of each
@@ -12,7 +13,8 @@ journal of a random search on the same shared weights, after as many scores as t
 are all alike (`python jobs/bench/searchers.py run --only random uniform` leaves them as random-SEED.jsonl and
 uniform-1.jsonl). `run` trains them alone, as the job's finalists are; what stands in RESULTS.csv is not trained again.
 `table` prints rank correlations, within thirds of the costs as well, and what is kept of each budget: means over picks
-and seeds, and the median of the test.
+and seeds, and the median of the test. `times` prints what 64 histories, each as long as the network reads, take of the
+picks for budgets and of the job's baselines, on one thread; medians of three rounds over all of them.
 """
 
 import argparse
@@ -33,12 +35,14 @@ import torch
 
 from raysparse.config import load_tree
 from raysparse.cost.encoder import encoder_macs
+from raysparse.cost.latency import measure_encoder
 from raysparse.data.dataset import Dataset
 from raysparse.job import SearchJob, check_job, dump_job, load_job, require_kind
 from raysparse.launch.click_search import CACHE
 from raysparse.launch.entrants import Contender, Entrant
 from raysparse.launch.sequence_search import SequenceSearch
 from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.encoder import SASRec
 from raysparse.report.search_run import JOURNAL
 from raysparse.search.finalists import pick_finalists
 from raysparse.search.journal import Entry, read_journal
@@ -72,7 +76,7 @@ class Pick:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pick", "run", "table"])
+    parser.add_argument("what", choices=["pick", "run", "table", "times"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--picks", required=True, type=Path)
     parser.add_argument("--search", type=Path)
@@ -87,10 +91,20 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--parallel", type=int, default=2)
     arguments = parser.parse_intermixed_args()
-    needed = {"pick": ("search",), "run": ("results", "folder", "job"), "table": ("results",)}[arguments.what]
+    needed = {
+        "pick": ("search",),
+        "run": ("results", "folder", "job"),
+        "table": ("results",),
+        "times": ("job",),
+    }[arguments.what]
     if missing := [name for name in needed if getattr(arguments, name) is None]:
         parser.error(f"{arguments.what} needs {', '.join(f'--{name}' for name in missing)}")
-    {"pick": pick, "run": run, "table": lambda given: print(table(given))}[arguments.what](arguments)
+    {
+        "pick": pick,
+        "run": run,
+        "table": lambda given: print(table(given)),
+        "times": lambda given: print(times(given)),
+    }[arguments.what](arguments)
 
 
 def pick(arguments: argparse.Namespace) -> None:
@@ -234,6 +248,22 @@ def table(arguments: argparse.Namespace) -> str:
         keys = list(dict.fromkeys(row["key"] for row in of_group))
         title = f"{group}: {keys[0] if len(keys) == 1 else f'{len(keys)} networks'}"
         lines.append(f"| {title} | {mean(of_group, 'macs'):,.0f} | {len(of_group)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def times(arguments: argparse.Namespace) -> str:
+    job = require_kind(SearchJob, load_job(arguments.job), str(arguments.job))
+    choices = [one.choice for one in picked(arguments.picks) if one.group != DRAWN]
+    choices += [one for one in job.baselines if isinstance(one, SASRecConfig)]
+    encoders = {text_of(choice): (choice, SASRec(choice)) for choice in choices}
+    taken: dict[str, list[float]] = {name: [] for name in encoders}
+    for _ in range(3):
+        for name, (choice, encoder) in encoders.items():
+            taken[name].append(measure_encoder(encoder, choice.max_length, choice.embedding_dim).latency_us[64] / 1e3)
+    lines = ["| network | MACs | ms (range) |", "|---|---|---|"]
+    for name, (choice, _) in encoders.items():
+        low, median, high = sorted(taken[name])
+        lines.append(f"| {name} | {macs_of(choice):,} | {median:.1f} ({low:.1f} to {high:.1f}) |")
     return "\n".join(lines)
 
 

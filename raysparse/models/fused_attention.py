@@ -1,4 +1,4 @@
-"""Softmax attention by torch's fused kernel, whose small products are always taken at full precision."""
+"""Softmax attention by torch's fused kernel, whose small products a CPU always takes at full precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +21,9 @@ def fused_attention(
 ) -> Tensor:
     """Attend `[N, H, L, d]` to what a mask of booleans says, to all, or each to itself and those before; as large.
 
-    On a CPU with the precision of `highest`, whatever `scaling.matmul_precision` is: with `medium` each of the tiny
-    products of torch's kernel goes through oneDNN, and it takes up to 10 times as long (jobs/bench/attention.py).
+    On a CPU the kernel runs with the precision `highest`, whatever `scaling.matmul_precision` is: with `medium` each of
+    its tiny products goes through oneDNN, and it takes up to 10 times as long (jobs/bench/attention.py). With dropout
+    torch takes large products in its place, which stay as they are.
     """
     if query.is_cpu and torch.get_float32_matmul_precision() == "medium" and not dropout:
         return cast(Tensor, _AtHighestPrecision.apply(query, key, value, attended_to, causal))
