@@ -14,7 +14,8 @@ are all alike (`python jobs/bench/searchers.py run --only random uniform` leaves
 uniform-1.jsonl). `run` trains them alone, as the job's finalists are; what stands in RESULTS.csv is not trained again.
 `table` prints rank correlations, within thirds of the costs as well, and what is kept of each budget: means over picks
 and seeds, and the median of the test. `times` prints what 64 histories, each as long as the network reads, take of the
-picks for budgets and of the job's baselines, on one thread; medians of three rounds over all of them.
+picks for budgets and of the job's baselines, on one thread, medians of three rounds; and how multiply-adds, latency and
+energy rank these and the drawn networks.
 """
 
 import argparse
@@ -35,6 +36,7 @@ import torch
 
 from raysparse.config import load_tree
 from raysparse.cost.encoder import encoder_macs
+from raysparse.cost.energy import encoder_energy
 from raysparse.cost.latency import measure_encoder
 from raysparse.data.dataset import Dataset
 from raysparse.job import SearchJob, check_job, dump_job, load_job, require_kind
@@ -253,17 +255,33 @@ def table(arguments: argparse.Namespace) -> str:
 
 def times(arguments: argparse.Namespace) -> str:
     job = require_kind(SearchJob, load_job(arguments.job), str(arguments.job))
-    choices = [one.choice for one in picked(arguments.picks) if one.group != DRAWN]
-    choices += [one for one in job.baselines if isinstance(one, SASRecConfig)]
-    encoders = {text_of(choice): (choice, SASRec(choice)) for choice in choices}
+    picks = picked(arguments.picks)
+    baselines = [one for one in job.baselines if isinstance(one, SASRecConfig)]
+    listed = {one.network for one in picks if one.group != DRAWN} | {text_of(choice) for choice in baselines}
+    choices = [one.choice for one in picks] + baselines
+    encoders = {text_of(choice): (choice, SASRec(choice).eval()) for choice in choices}
     taken: dict[str, list[float]] = {name: [] for name in encoders}
     for _ in range(3):
         for name, (choice, encoder) in encoders.items():
             taken[name].append(measure_encoder(encoder, choice.max_length, choice.embedding_dim).latency_us[64] / 1e3)
     lines = ["| network | MACs | ms (range) |", "|---|---|---|"]
     for name, (choice, _) in encoders.items():
-        low, median, high = sorted(taken[name])
-        lines.append(f"| {name} | {macs_of(choice):,} | {median:.1f} ({low:.1f} to {high:.1f}) |")
+        if name in listed:
+            low, median, high = sorted(taken[name])
+            lines.append(f"| {name} | {macs_of(choice):,} | {median:.1f} ({low:.1f} to {high:.1f}) |")
+    medians = [statistics.median(of_network) for of_network in taken.values()]
+    energies = [encoder_energy(encoder, choice) for choice, encoder in encoders.values()]
+    spent = [energy.microjoules for energy in energies]
+    counted = "counted" if all(energy.is_proxy for energy in energies) else "measured"
+    macs = [macs_of(choice) for choice, _ in encoders.values()]
+    lines += ["", f"| of {len(macs)} networks | Kendall's tau |", "|---|---|"]
+    for name, x, y in (
+        ("multiply-adds and latency", macs, medians),
+        (f"multiply-adds and energy ({counted})", macs, spent),
+        (f"latency and energy ({counted})", medians, spent),
+    ):
+        low, high = kendall_interval(x, y, 0)
+        lines.append(f"| {name} | {kendall_tau(x, y):.2f} ({low:.2f} to {high:.2f}) |")
     return "\n".join(lines)
 
 
