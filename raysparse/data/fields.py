@@ -21,6 +21,8 @@ _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 LATEST_S = 4_102_444_800
 """2100-01-01: a later timestamp is in the wrong unit."""
+_LEAST_MS = 1e11
+"""March 1973 in milliseconds, the year 5138 in seconds."""
 
 
 class Faults:
@@ -82,9 +84,17 @@ def to_floats(column: pa.Array, name: str, faults: Faults, optional: bool = Fals
 
 
 def to_unix_seconds(column: pa.Array, name: str, milliseconds: bool, faults: Faults) -> Floats:
-    """Whole Unix seconds, `[rows]`, of numbers or texts of (milli)seconds; NaN where one is missing or wrong."""
+    """Unix seconds with their fractions, `[rows]`, of numbers or texts of (milli)seconds; NaN where one is wrong.
+
+    Milliseconds so small that they have to be seconds are marked as well: they would all be days of January 1970.
+    """
     numbers = to_floats if pa.types.is_floating(column.type) else to_integers
-    return numbers(column, name, faults) // (1000 if milliseconds else 1)
+    times = numbers(column, name, faults)
+    if not milliseconds:
+        return times
+    too_small = (times > 0) & (times < _LEAST_MS)
+    faults.mark(too_small, f"{name} is too small for milliseconds (unix_s is for seconds)")
+    return np.where(too_small, np.nan, times / 1000.0)
 
 
 def log_count(values: Floats) -> npt.NDArray[np.float32]:

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from raysparse.data.sequences.events import MICROSECONDS
 from raysparse.data.sequences.histories import Histories, Places, Rows
 
-_SECONDS_PER_DAY = 86_400
+MICROSECONDS_PER_DAY = 86_400 * MICROSECONDS
 
 
 def by_day(histories: Histories, max_history: int) -> tuple[dict[str, Rows], int]:
@@ -13,7 +14,7 @@ def by_day(histories: Histories, max_history: int) -> tuple[dict[str, Rows], int
     A history is the user's last `max_history` items before the targets. On a user's first day there are none, and the
     first item becomes the history; where it is the day's only one, no target is left, and no row.
     """
-    days = histories.times // _SECONDS_PER_DAY
+    days = histories.times // MICROSECONDS_PER_DAY
     is_first = np.zeros(len(days), bool)
     is_first[histories.offsets[:-1]] = True
     starts = np.flatnonzero(is_first | (np.diff(days, prepend=-1) != 0))

@@ -24,7 +24,8 @@ class EventColumns(Config):
     time: str = Field(min_length=1)
     """Name of the column of times."""
     time_format: Literal["unix_s", "unix_ms", "date"] = "unix_s"
-    """How numbers and texts give the time; `date` is 2013-01-31 or 2013-01-31T10:00:00Z, UTC where no zone is given."""
+    """How numbers and texts give the time; `date` is 2013-01-31 or 2013-01-31T10:00:00Z, UTC where no zone is given.
+    Events are in order by microseconds; those of a user at the same one stay as they are in the input."""
     rating: str = ""
     """Name of the column of ratings, for `min_rating`; empty: there is none."""
     delimiter: str = Field(default=",", min_length=1, max_length=1)
@@ -48,7 +49,7 @@ class SequencesConfig(Config):
     columns: EventColumns | None = Field(default=None, validate_default=True)
     """Names of the columns, for `format: table`."""
     min_user_events: int = Field(default=1, ge=1)
-    """Events of a user at least; users and items with too few go until nothing changes (a k-core)."""
+    """Events of a user at least, on all days; users and items with too few go until nothing changes (a k-core)."""
     min_item_events: int = Field(default=1, ge=1)
     """Events of an item at least."""
     min_rating: float | None = None

@@ -14,7 +14,7 @@ from raysparse.data.delimited import TextRows
 from raysparse.data.fields import LATEST_S, Faults, to_floats, to_unix_seconds
 from raysparse.data.lines import LineBlock, cut_file, read_blocks
 from raysparse.data.rejects import Reject, Rejects, readable
-from raysparse.data.sequences.events import EventBlock, Times, coded
+from raysparse.data.sequences.events import MICROSECONDS, EventBlock, Times, coded
 from raysparse.errors import DataError
 
 
@@ -38,7 +38,7 @@ class EventRule:
     def events(self, columns: dict[str, pa.Array], faults: Faults) -> EventBlock:
         """Read columns `[rows]` of text, numbers or dates as events; rows at fault are marked and left out."""
         users, items = (_names(columns[name], name, faults) for name in (self.user, self.item))
-        times = to_seconds(columns[self.time], self.time, self.time_format, faults)
+        times = to_times(columns[self.time], self.time, self.time_format, faults)
         if self.rating:
             low = to_floats(columns[self.rating], self.rating, faults) < self.min_rating
             low[list(faults.reasons)] = False
@@ -89,14 +89,15 @@ def reject_lines(path: str, block: LineBlock, reasons: dict[int, str], rejects: 
         rejects.add(Reject(path, block.first_line + line, reason, readable(texts[line].rstrip(b"\r"))))
 
 
-def to_seconds(column: pa.Array, name: str, form: Literal["unix_s", "unix_ms", "date"], faults: Faults) -> Times:
-    """Read times as Unix seconds, `[rows]`: dates of Parquet as they are, numbers and texts by their format."""
+def to_times(column: pa.Array, name: str, form: Literal["unix_s", "unix_ms", "date"], faults: Faults) -> Times:
+    """Read times as microseconds since 1970, `[rows]`: dates of Parquet as they are, all else by its format."""
     seconds = _date_seconds(column, name, form == "date", faults)
     if seconds is None:
         seconds = to_unix_seconds(column, name, form == "unix_ms", faults)
     out_of_range = (seconds < 0) | (seconds >= LATEST_S)
     faults.mark(out_of_range, f"{name} is out of range (1970 to 2099)")
-    return np.where(out_of_range | np.isnan(seconds), 0, seconds).astype(np.int64)
+    # A float64 tells microseconds apart until 2100.
+    return np.rint(np.where(out_of_range | np.isnan(seconds), 0, seconds) * MICROSECONDS).astype(np.int64)
 
 
 def _date_seconds(column: pa.Array, name: str, is_date: bool, faults: Faults) -> npt.NDArray[np.float64] | None:
@@ -109,7 +110,7 @@ def _date_seconds(column: pa.Array, name: str, is_date: bool, faults: Faults) ->
         return None
     faults.mark(np.asarray(column.is_null()), f"{name} is missing")
     values = dates.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return values // 1_000_000
+    return values / MICROSECONDS
 
 
 def _parse_dates(texts: pa.Array, name: str, faults: Faults) -> pa.Array:

@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+MICROSECONDS = 1_000_000
+"""Times in a second: events within one second have an order, too."""
+
 Codes = npt.NDArray[np.int32]
 Times = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -23,7 +26,7 @@ class EventBlock:
     items: pa.DictionaryArray
     """Name of each event's item, `[events]`."""
     times: Times | None
-    """Unix seconds, `[events]`; None where the input has no times but its order."""
+    """Microseconds since 1970, `[events]`; None where the input has no times but its order."""
     num_low_rated: int = 0
     """Events that were left out for their rating."""
 
@@ -37,7 +40,7 @@ class Events:
     items: Codes
     """Places in `item_names`."""
     times: Times
-    """Unix seconds, or the place in the input where there are no times."""
+    """Microseconds since 1970, or the place in the input where there are no times."""
     item_names: pa.Array
     """Distinct names of items, some of which may have lost their events; large_string."""
 

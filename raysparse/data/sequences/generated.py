@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from raysparse.data.drift.ids import IdDistribution
 from raysparse.data.hashing import mix_64
-from raysparse.data.sequences.by_day import by_day
+from raysparse.data.sequences.by_day import MICROSECONDS_PER_DAY, by_day
 from raysparse.data.sequences.config import SHORTEST_GENERATED, GeneratedSequencesConfig
 from raysparse.data.sequences.histories import Histories, Rows
 from raysparse.data.sequences.leave_one_out import in_training, leave_one_out
@@ -27,7 +27,6 @@ _MAX_COUNTED_ITEMS = 10_000_000
 """Items up to which their counts are gathered and written."""
 
 _FIRST_DAY = "2030-01-01"
-_SECONDS_PER_DAY = 86_400
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """Step of SplitMix64's counter (Steele, Lea and Flood 2014)."""
 _DRAWS_PER_EVENT = 3
@@ -148,8 +147,8 @@ def _times(config: GeneratedSequencesConfig, states: Bits, lengths: Places, offs
         return np.arange(offsets[-1])
     places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
     within = _uniform(_bits(np.repeat(states, lengths), places.astype(np.uint64), _TIME))
-    span = config.num_days * _SECONDS_PER_DAY
-    first = int(np.datetime64(_FIRST_DAY, "s").astype(np.int64))
+    span = config.num_days * MICROSECONDS_PER_DAY
+    first = int(np.datetime64(_FIRST_DAY, "us").astype(np.int64))
     return first + np.minimum(((places + within) / np.repeat(lengths, lengths) * span).astype(np.int64), span - 1)
 
 

@@ -35,7 +35,7 @@ class Histories:
     items: Items
     """Rows of the items' table, from 1 on, `[events]`."""
     times: Places
-    """Unix seconds, or places in the input where there are no times, `[events]`."""
+    """Microseconds since 1970, or places in the input where there are no times, `[events]`."""
     offsets: Places
     """Where each user starts in `items`, and the end of the last, `[users + 1]`."""
     num_items: int

@@ -90,12 +90,12 @@ def test_amazon_csv(tmp_path: Path) -> None:
     ]
 
 
-def test_amazon_csv_of_2023_whose_thousandths_are_cut(tmp_path: Path) -> None:
+def test_amazon_csv_of_2023_whose_thousandths_tell_the_order(tmp_path: Path) -> None:
     path = tmp_path / "ratings.csv"
     path.write_text(
         "user_id,parent_asin,rating,timestamp\nu1,b,5.0,1588687728923\nu1,a,1.0,1588687728000\nu1,d,1,1588687731000\nu1,c,5,1588687730000\n"
     )
-    assert sequences(converted(tmp_path, input=str(path), format="amazon")) == ["bacd"]
+    assert sequences(converted(tmp_path, input=str(path), format="amazon")) == ["abcd"]
 
 
 def test_amazon_json(tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_amazon_json(tmp_path: Path) -> None:
 
 def test_amazon_json_of_2023(tmp_path: Path) -> None:
     rows = [{"user_id": "u1", "asin": "z", "parent_asin": item, "rating": 5.0, "timestamp": time * 1000 + 999}
-            for item, time in (("c", 86_403), ("a", 86_401), ("b", 86_402))]  # fmt: skip
+            for item, time in (("c", 1588507203), ("a", 1588507201), ("b", 1588507202))]  # fmt: skip
     path = tmp_path / "reviews.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
     result = converted(tmp_path, input=str(path), format="amazon", split="days")
-    assert result.rows == {"1970-01-02": [(["a"], ["b", "c"])]}
+    assert result.rows == {"2020-05-03": [(["a"], ["b", "c"])]}
 
 
 def test_amazon_files_of_another_kind_are_named(tmp_path: Path) -> None:
@@ -180,6 +180,9 @@ DAY = [datetime(2020, 5, day, 12) for day in (3, 1, 2, 4)]
         (pa.array([1588507200, 1588334400, 1588420800, 1588520800], pa.int32()), "unix_s"),
         (pa.array([1588507200.5, 1588334400, 1588420800, 1588520800]), "unix_s"),
         (pa.array([1588507200999, 1588334400000, 1588420800000, 1588520800000]), "unix_ms"),
+        (pa.array([1588507200003, 1588507200001, 1588507200002, 1588507200004]), "unix_ms"),
+        (pa.array([1588507200.3, 1588507200.1, 1588507200.2, 1588507200.4]), "unix_s"),
+        (pa.array([datetime(2020, 5, 1, 12, 0, 0, fraction) for fraction in (3, 1, 2, 4)]), "date"),
         (pa.array(["2020-05-03", "2020-05-01T12:00:00Z", "2020-05-02 12:00:00.5", "2020-06-01"]), "date"),
         (pa.array(["2020-05-03T01:00:00+02:00", "2020-05-01", "2020-05-02", "2020-05-03T00:00:00+01:00"]), "date"),
     ],
@@ -190,6 +193,17 @@ def test_parquet(tmp_path: Path, times: pa.Array, form: str) -> None:
     columns = {**COLUMNS, "time_format": form}
     result = converted(tmp_path, input=str(tmp_path / "events.parquet"), format="table", columns=columns)
     assert sequences(result) == ["abcd"]
+
+
+def test_events_of_one_second_are_in_order_and_are_no_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    rows = ["d,1,1588687728900", "b,1,1588687728300", "b,1,1588687728100", "a,1,1588687727000", "z,1,1588687729"]
+    path.write_text("\n".join(["what,who,when", *rows]))
+    columns = {**COLUMNS, "time_format": "unix_ms"}
+    result = converted(tmp_path, input=str(path), format="table", columns=columns)
+    assert sequences(result) == ["abbd"]
+    assert "notes" not in result.manifest.source
+    assert result.faults == [("events.csv", 6, "when is too small for milliseconds (unix_s is for seconds)")]
 
 
 def test_csv_table(tmp_path: Path) -> None:

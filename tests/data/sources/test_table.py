@@ -184,6 +184,15 @@ def test_unix_times_may_be_any_numbers(tmp_path: Path, form: str, kind: pa.DataT
     assert {reason.split(" (")[0] for _, reason in reading.faults()} == {"when is missing", "when is out of range"}
 
 
+def test_seconds_that_are_said_to_be_milliseconds(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("when,clicked,user\n1413867600,1,7\n1413867600000,1,7\n")
+    day = {"column": "when", "format": "unix_ms"}
+    reading = read_source(config(path, day=day, dense=[], ids=[{"column": "user"}]))
+    assert reading.days == ["2014-10-21"]
+    assert reading.faults() == [(2, "when is too small for milliseconds (unix_s is for seconds)")]
+
+
 def test_texts_of_labels(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("when,clicked,user\n2013-01-01,yes,7\n2013-01-01,no,7\n2013-01-01,maybe,7\n")
