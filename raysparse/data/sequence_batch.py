@@ -148,7 +148,8 @@ def _ends(lengths: Tensor, max_length: int) -> _Pieces:
 def _at_shares(lengths: Tensor, history_lengths: Tensor, max_length: int, shares: Tensor) -> _Pieces:
     """A piece of each row. Half a piece before the first place and behind the last one count as these two.
 
-    Without that, the items at both ends of a row would be in few of its pieces; now they are in as many as others.
+    Without that, the items at both ends of a row would be in few of its pieces; now the outermost are in half as many
+    as those in the middle, those a piece further in in half as many more, and the mean is the same.
     """
     last = (lengths - max_length - 1).clamp(min=0)
     first = (history_lengths - max_length).clamp(min=0).minimum(last)
@@ -195,14 +196,14 @@ def _cut(items: Tensor, lengths: Tensor, is_target: Tensor, pieces: _Pieces) -> 
     return batch, kept
 
 
-def items_before(ids: KeyedJaggedTensor, sequences: SequenceBatch) -> tuple[Tensor, Tensor]:
-    """Return all items that stand before each target, also those that were cut off.
+def items_before(ids: KeyedJaggedTensor, sequences: SequenceBatch, part: slice) -> tuple[Tensor, Tensor]:
+    """Return all items that stand before each target of a part of them, also those that were cut off.
 
-    Items `[S]`, target after target, and the target `[S]` of each, as a place among the targets of `sequences`.
+    Items `[S]`, target after target, and the target `[S]` of each, as a place in the part.
     """
     items, lengths, _ = _join(ids)
-    of, places = _rows_and_places(sequences.num_before)
-    return items[_offsets(lengths)[sequences.target_rows][of] + places], of
+    of, places = _rows_and_places(sequences.num_before[part])
+    return items[_offsets(lengths)[sequences.target_rows[part]][of] + places], of
 
 
 def _join(ids: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:

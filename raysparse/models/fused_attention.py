@@ -1,13 +1,13 @@
 """Softmax attention by torch's fused kernel, whose small products a CPU always takes at full precision."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
+
+from raysparse.models.precision import highest_precision
 
 
 def fused_attention(
@@ -39,7 +39,7 @@ class _AtHighestPrecision(torch.autograd.Function):
     ) -> Tensor:
         ctx.inputs = [part.detach().requires_grad_(part.requires_grad) for part in (query, key, value)]
         query, key, value = ctx.inputs
-        with _highest_precision(), torch.set_grad_enabled(any(ctx.needs_input_grad)):
+        with highest_precision(), torch.set_grad_enabled(any(ctx.needs_input_grad)):
             ctx.attended = scaled_dot_product_attention(query, key, value, attended_to, is_causal=causal)
         return ctx.attended.detach()
 
@@ -49,16 +49,6 @@ class _AtHighestPrecision(torch.autograd.Function):
         ctx: Any, *of_attended: Tensor
     ) -> tuple[Tensor | None, ...]:
         asked = [part for part in ctx.inputs if part.requires_grad]
-        with _highest_precision():
+        with highest_precision():
             gradients = iter(torch.autograd.grad(ctx.attended, asked, of_attended))
         return *(next(gradients) if part.requires_grad else None for part in ctx.inputs), None, None
-
-
-@contextmanager
-def _highest_precision() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

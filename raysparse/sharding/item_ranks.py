@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raysparse.data.schema import ITEM_TABLE
+from raysparse.models.precision import highest_precision
 from raysparse.sharding.held_table import HeldTable
 from raysparse.sharding.tables import ShardedTables, TableShard
 
@@ -42,10 +43,12 @@ def rank_targets(tables: RankedTables, queries: Queries) -> tuple[Tensor, dict[s
 
     The rank is the number of items with a higher score, and half of those with the same one, so that a model that
     scores all items alike gains nothing. NaN where the target's score is no finite number. Each process scores the
-    rows that it holds, and the counts are added up: no scores travel, unless the table is cut by columns.
+    rows that it holds, and the counts are added up: no scores travel, unless the table is cut by columns. Products have
+    all their digits whatever `scaling.matmul_precision` is: with fewer, equal scores would be told apart.
     """
     starts = range(0, len(queries.targets), _TARGETS_AT_A_TIME)
-    counts = [_count(tables, queries, slice(start, start + _TARGETS_AT_A_TIME)) for start in starts]
+    with highest_precision():
+        counts = [_count(tables, queries, slice(start, start + _TARGETS_AT_A_TIME)) for start in starts]
     together = torch.cat(counts, dim=1) if counts else queries.encoded.new_zeros(1 + len(queries.samples), 0)
     return together[0], dict(zip(queries.samples, together[1:], strict=True))
 

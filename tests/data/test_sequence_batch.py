@@ -26,7 +26,7 @@ def test_a_long_history_is_cut_at_its_beginning_and_keeps_what_was_seen():
     batch = sequences_of(ids, max_length=2)
     assert batch.items.tolist() == [3, 4, 5, 9, 10, 11]
     assert batch.targets.tolist() == [5, 10, 11]  # nothing stands before 9 any more
-    items, of = items_before(ids, batch)
+    items, of = items_before(ids, batch, slice(None))
     assert [items[of == target].tolist() for target in range(3)] == [[1, 2, 3, 4], [7, 8, 9], [7, 8, 9, 10]]
 
 
@@ -40,7 +40,7 @@ def test_a_row_that_is_too_long_becomes_windows_that_share_its_targets():
     assert batch.target_rows.tolist() == [0, *[1] * 7, 2, 2]
     assert batch.num_before.tolist() == [2, 1, 2, 3, 4, 5, 6, 7, 6, 7]
     assert batch.items[batch.input_places][batch.target_inputs].tolist() == [2, 4, 5, 6, 7, 8, 9, 10, 17, 18]
-    items, of = items_before(ids, batch)
+    items, of = items_before(ids, batch, slice(None))
     assert items[of == 5].tolist() == [4, 5, 6, 7, 8]
 
 
@@ -80,7 +80,7 @@ def test_every_target_is_what_comes_next_after_its_input(rows: Rows, max_length:
         for place in range(max(len(history), first + 1), len(whole)):
             expected.append((row, whole[place - 1], whole[place], whole[:place]))
     inputs = batch.items[batch.input_places]
-    items, of = items_before(ids, batch)
+    items, of = items_before(ids, batch, slice(None))
     found = [
         (int(row), int(inputs[place]), int(target), items[of == number].tolist())
         for number, (row, place, target) in enumerate(
@@ -100,7 +100,7 @@ def test_in_windows_every_target_is_there_once_with_half_of_the_history_at_least
     for row, (history, targets) in enumerate(rows):
         whole = [*history, *targets]
         expected += [(row, whole[: place + 1]) for place in range(max(len(history), 1), len(whole))]
-    items, of = items_before(ids, batch)
+    items, of = items_before(ids, batch, slice(None))
     ends = batch.lengths.cumsum(0)
     found: list[tuple[int, list[int]]] = []
     for number, place in enumerate(batch.target_places.tolist()):
@@ -129,7 +129,7 @@ def test_a_drawn_piece_has_as_many_items_as_the_last_one_and_targets_with_what_i
     assert batch.lengths.equal(last.lengths)
     assert set(batch.target_rows.tolist()) == set(last.target_rows.tolist())
     wholes = [[*history, *targets] for history, targets in rows]
-    items, of = items_before(ids, batch)
+    items, of = items_before(ids, batch, slice(None))
     inputs = batch.items[batch.input_places]
     for number, (row, place, target) in enumerate(
         zip(batch.target_rows.tolist(), batch.target_inputs, batch.targets.tolist(), strict=True)

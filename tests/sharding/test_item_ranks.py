@@ -1,11 +1,13 @@
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from raysparse.sharding.item_ranks import Queries, rank_targets
+from raysparse.sharding import item_ranks
+from raysparse.sharding.item_ranks import Queries, RankedTables, rank_targets
 from tests.gloo import run_ranks
-from tests.sharding.item_ranking import COUNT, NUM_ITEMS, WIDTH, build, check_ranks, expected
+from tests.sharding.item_ranking import COUNT, NUM_ITEMS, WIDTH, build, check_ranks, expected, queries
 
 SHARDINGS = ("table_wise", "row_wise", "column_wise")
 
@@ -39,6 +41,23 @@ def test_scores_that_differ_by_rounding_alone_are_the_same(one_rank: None):
     encoded = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(4))
     ranks, _ = rank_targets(model.tables, Queries(encoded, torch.arange(1, 6), none, none, {}))
     assert ranks.tolist() == [(NUM_ITEMS - 1) / 2] * 5
+
+
+def test_products_have_all_their_digits_whatever_the_job_says(one_rank: None, monkeypatch: pytest.MonkeyPatch):
+    taken: list[str] = []
+    blocks = item_ranks._blocks
+
+    def noted(tables: RankedTables, encoded: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        taken.append(torch.get_float32_matmul_precision())
+        return blocks(tables, encoded)
+
+    monkeypatch.setattr(item_ranks, "_blocks", noted)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        rank_targets(build("table_wise").tables, queries())
+        assert (taken[0], torch.get_float32_matmul_precision()) == ("highest", "medium")
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_score_that_is_no_number_has_no_rank(one_rank: None):

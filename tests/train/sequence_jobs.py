@@ -3,6 +3,7 @@
 from typing import Any
 
 from raysparse.job import TrainJob
+from raysparse.train import ranking
 from tests.train.ranks import SaveAt, StopAfter, job_of, run_job
 
 MODEL: dict[str, Any] = {
@@ -45,6 +46,12 @@ def sequence_job(data: str, run_folder: str, /, epochs: int | None = 4, **change
 def run_sequences(data: str, run_folder: str, changes: dict[str, Any]) -> None:
     """Run, or go on with, a job on the ranks that are there."""
     run_job(sequence_job(data, run_folder, **changes))
+
+
+def run_sequences_in_parts(data: str, run_folder: str, changes: dict[str, Any], items_at_a_time: int) -> None:
+    """Rank fewer targets at a time: the process does so from now on."""
+    ranking.ITEMS_AT_A_TIME = items_at_a_time
+    run_sequences(data, run_folder, changes)
 
 
 def run_sequences_until(data: str, run_folder: str, changes: dict[str, Any], save_at: int, stop_at: int) -> None:

@@ -12,7 +12,14 @@ from tests.data.datasets import PLAIN, write_dataset
 from tests.data.sequence_sets import NUM_ITEMS, sequences, write_days, write_parts
 from tests.gloo import run_ranks
 from tests.train.ranks import history, run_job
-from tests.train.sequence_jobs import MODEL, SPACE, run_sequences, run_sequences_until, sequence_job
+from tests.train.sequence_jobs import (
+    MODEL,
+    SPACE,
+    run_sequences,
+    run_sequences_in_parts,
+    run_sequences_until,
+    sequence_job,
+)
 
 pytestmark = pytest.mark.multi
 
@@ -178,6 +185,21 @@ def test_a_day_of_many_targets_is_scored_and_learned_whole(tmp_path: Path):
     # Of 39 targets in a ring the first 29 are beyond what is read at the row's end; they are learned all the same.
     assert records[0]["hr@5"] < 0.3
     assert records[-1]["hr@5"] > 0.9
+
+
+def test_targets_ranked_in_parts_are_ranked_as_at_once(tmp_path: Path):
+    # One rank needs many parts, the other one alone.
+    longest = list(range(1, NUM_ITEMS + 1))
+    days = [[(longest[:1], [*longest[1:], 7]), ([3, 4], [5])]] * 2
+    data = write_days(tmp_path / "set", days).path
+    for filter_seen in (True, False):
+        changes = {"epochs": None, "ranking": {"filter_seen": filter_seen, "sampled": ["uniform"]}}
+        names = [str(tmp_path / f"{name}-{filter_seen}") for name in ("whole", "parts")]
+        run_ranks(2, run_sequences, data, names[0], changes)
+        run_ranks(2, run_sequences_in_parts, data, names[1], changes, 50)
+        for whole, parts in zip(history(Path(names[0])), history(Path(names[1])), strict=True):
+            assert parts == pytest.approx(whole)
+            assert whole["repeat_share"] == pytest.approx(1 / (NUM_ITEMS + 1))
 
 
 def test_targets_that_were_seen_before_are_counted(tmp_path: Path):
