@@ -8,6 +8,7 @@ from raysparse.data.selection import select_days
 from raysparse.errors import ConfigError
 from raysparse.job import TrainJob
 from raysparse.launch.data import Messages
+from raysparse.models.sasrec.config import SASRecConfig
 
 
 def check_fit(job: TrainJob, dataset: Dataset, display: Messages) -> None:
@@ -29,7 +30,7 @@ def check_fit(job: TrainJob, dataset: Dataset, display: Messages) -> None:
         check_source(job, dataset.schema, display.message)
     data = job.data
     num_days = len(select_days(dataset, data.first_day, data.last_day, data.epochs))
-    for text in _without_effect(job, num_days):
+    for text in _without_effect(job, dataset, num_days):
         display.message(text)
 
 
@@ -40,8 +41,12 @@ def _check_tables(job: TrainJob, schema: Schema) -> None:
         raise ConfigError(f"sharding.tables: found {', '.join(unknown)}; the data set's tables are {', '.join(tables)}")
 
 
-def _without_effect(job: TrainJob, num_days: int) -> Iterator[str]:
-    """Say what waits for days that do not come."""
+def _without_effect(job: TrainJob, dataset: Dataset, num_days: int) -> Iterator[str]:
+    """Say what waits for days that do not come, or for items that were left out."""
+    kept = dataset.manifest.source.get("max_history")
+    if isinstance(job.model, SASRecConfig) and job.data.epochs is None and kept and job.model.max_length > kept:
+        text = f"{job.model.max_length} items are read of a history, of which the data set keeps {kept}"
+        yield f"model.max_length: {text} and the day's own; prepare it with a larger max_history"
     if job.warm_up_days >= num_days:
         yield f"warm_up_days: all {num_days} days are warm-up, so that the summary has no means"
     for number, callback in enumerate(job.callbacks):

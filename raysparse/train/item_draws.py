@@ -17,6 +17,10 @@ from raysparse.data.schema import HISTORY, TARGETS
 
 Distribution = Literal["uniform", "popular"]
 
+_TIMES_AS_MANY = (2, 8, 64)
+"""Draws for each unseen item that is wanted, in one try after the other: twice as many are too few where the popular
+items have been seen, for 2 % of MovieLens 1M's users."""
+
 
 class ItemDraws:
     """Draws from items 1 to M, evenly or by how often they occur. Every rank draws the same."""
@@ -63,18 +67,28 @@ class ItemDraws:
     def draw_unseen(
         self, distribution: Distribution, count: int, keys: Tensor, seen: Tensor, seen_by: Tensor
     ) -> Tensor:
-        """Return `[P, count]` items per key `[P]` that it has not seen, 0 where twice as many draws did not suffice.
+        """Return `[P, count]` items per key `[P]` that it has not seen, 0 where 64 times as many draws did not suffice.
 
-        The draws are a hash of the key, so they do not depend on the batch or the number of ranks. `seen` `[S]` are
-        the items that are left out, and `seen_by` `[S]` for which key, as a place among the keys.
+        The draws are a hash of the key, so they do not depend on the batch or the number of ranks; an item may be drawn
+        twice. `seen` `[S]` are the items that are left out, and `seen_by` `[S]` for which key, as a place among the
+        keys.
         """
-        keys, seen, seen_by = keys.cpu(), seen.cpu(), seen_by.cpu()
-        numbers = keys.numpy().view(np.uint64)[:, None] + np.arange(1, 2 * count + 1, dtype=np.uint64)
-        uniform = torch.from_numpy(_uniform(_mix(numbers)))
-        items = self._items_at(distribution, uniform)
-        width = self.num_items + 1
-        taken = torch.sort(seen_by * width + seen).values
-        codes = torch.arange(len(keys)).unsqueeze(1) * width + items
+        keys, width = keys.cpu(), self.num_items + 1
+        taken = torch.sort(seen_by.cpu() * width + seen.cpu()).values
+        chosen = torch.zeros(len(keys), count, dtype=torch.int64)
+        short = torch.arange(len(keys))
+        for times in _TIMES_AS_MANY:
+            chosen[short] = self._first_unseen(distribution, count, times * count, keys[short], short * width, taken)
+            short = short[chosen[short, -1] == 0]
+        return chosen
+
+    def _first_unseen(
+        self, distribution: Distribution, count: int, num_draws: int, keys: Tensor, first_codes: Tensor, taken: Tensor
+    ) -> Tensor:
+        """The first `[K, count]` of the draws whose codes, a key's first one and the item's row, are not taken."""
+        numbers = keys.numpy().view(np.uint64)[:, None] + np.arange(1, num_draws + 1, dtype=np.uint64)
+        items = self._items_at(distribution, torch.from_numpy(_uniform(_mix(numbers))))
+        codes = first_codes.unsqueeze(1) + items
         places = torch.searchsorted(taken, codes).clamp(max=max(len(taken) - 1, 0))
         unseen = taken[places] != codes if len(taken) else torch.ones_like(codes, dtype=torch.bool)
         first = unseen & (unseen.cumsum(1) <= count)

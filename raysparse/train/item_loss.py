@@ -67,7 +67,8 @@ class ItemLoss:
             case FullSoftmaxConfig():
                 return full_softmax(encoded, rows, targets)
             case BCEConfig(num_negatives=count):
-                return bce(encoded, positives, rows.view(len(targets), count, encoded.shape[1])).sum()
+                own = candidates.view(len(targets), count)
+                return bce(encoded, positives, targets, rows.view(*own.shape, encoded.shape[1]), own).sum()
             case GBCEConfig(t=t):
                 return gbce(encoded, positives, targets, rows, candidates, self._draws.num_items, t).sum()
             case SampledSoftmaxConfig() as config:

@@ -8,6 +8,7 @@ from raysparse.errors import ConfigError
 from raysparse.job import check_train_job
 from raysparse.launch.job_fit import check_fit
 from tests.data.datasets import PLAIN, write_dataset
+from tests.data.sequence_sets import write_days
 
 
 class Messages:
@@ -51,6 +52,16 @@ def test_a_budget_below_the_floors_is_refused(dataset: Dataset, tmp_path: Path):
     callbacks = [{"kind": "sparsity", "name": "small", "budget": 0.001, "first_day": 1}]
     with pytest.raises(ConfigError, match="callbacks.0.budget"):
         said_of(dataset, tmp_path, callbacks=callbacks)
+
+
+def test_a_history_that_the_data_set_does_not_keep_is_told(tmp_path: Path):
+    written = write_days(tmp_path / "set", [[([1], [2])]] * 2)
+    dataset = Dataset(written.path, written.manifest.model_copy(update={"source": {"max_history": 8}}))
+    assert said_of(dataset, tmp_path, model={"kind": "sasrec", "max_length": 8}) == []
+    assert said_of(dataset, tmp_path, model={"kind": "sasrec", "max_length": 9}) == [
+        "model.max_length: 9 items are read of a history, of which the data set keeps 8 and the day's own; prepare it "
+        "with a larger max_history"
+    ]
 
 
 def test_what_waits_for_days_that_do_not_come_is_said(dataset: Dataset, tmp_path: Path):

@@ -65,6 +65,16 @@ def test_what_a_target_is_ranked_among_is_unseen_and_its_own_whatever_the_batch(
     assert draws.draw_unseen("uniform", 100, alone, before[2:4], torch.tensor([0, 0])).equal(chosen[1:2])
 
 
+def test_who_has_seen_what_is_popular_is_ranked_among_as_many():
+    counts = np.array([1e4, *[1.0] * 200])
+    draws = ItemDraws(201, counts, seed=1)
+    keys, seen, of = torch.tensor([5, 6]), torch.tensor([1]), torch.tensor([0])  # item 1 is 98 % of the draws
+    chosen = draws.draw_unseen("popular", 20, keys, seen, of)
+    assert (chosen > 0).all()
+    assert 1 not in chosen[0]
+    assert (chosen[1] == 1).sum() > 15
+
+
 def test_who_has_seen_nearly_everything_is_ranked_among_fewer():
     draws = ItemDraws(4, None, seed=1)
     seen = torch.tensor([1, 2, 3])

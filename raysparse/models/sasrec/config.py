@@ -41,7 +41,10 @@ class GBCEConfig(Config):
 
 
 class BCEConfig(Config):
-    """Binary cross-entropy of the target and negatives of its own, drawn evenly: SASRec's own loss."""
+    """Binary cross-entropy of the target and negatives of its own, drawn evenly from all items but the target.
+
+    SASRec's own loss, but that its authors leave out all items of the user.
+    """
 
     kind: Literal["bce"] = "bce"
     num_negatives: int = Field(default=1, ge=1)

@@ -70,7 +70,11 @@ def gbce(
     return others.sum(1) - beta * logsigmoid((encoded * positives).sum(1))
 
 
-def bce(encoded: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Return the binary cross-entropy `[P]` of targets and negatives `[P, K, D]` of their own."""
-    others = softplus((negatives @ encoded.unsqueeze(2)).squeeze(2)).sum(1)
+def bce(encoded: Tensor, positives: Tensor, targets: Tensor, negatives: Tensor, negative_ids: Tensor) -> Tensor:
+    """Return the binary cross-entropy `[P]` of targets and negatives `[P, K, D]` of their own, by ids `[P, K]`.
+
+    A negative that is the target itself does not count.
+    """
+    others = softplus((negatives @ encoded.unsqueeze(2)).squeeze(2))
+    others = others.masked_fill(targets.unsqueeze(1) == negative_ids, 0.0).sum(1)
     return others - logsigmoid((encoded * positives).sum(1))

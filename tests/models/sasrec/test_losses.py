@@ -101,7 +101,17 @@ def test_bce_takes_negatives_of_each_targets_own(drawn: tuple[Tensor, Tensor]):
     own = torch.tensor([[4, 5], [1, 2], [9, 9], [1, 1], [2, 3], [5, 6]])
     positive = torch.sigmoid((encoded * items[TARGETS]).sum(1)).log()
     negative = torch.stack([torch.log(1 - torch.sigmoid(items[own[i]] @ encoded[i])).sum() for i in range(COUNT)])
-    torch.testing.assert_close(bce(encoded, items[TARGETS], items[own]), -(positive + negative))
+    torch.testing.assert_close(bce(encoded, items[TARGETS], TARGETS, items[own], own), -(positive + negative))
+
+
+def test_a_target_is_no_negative_of_its_own_in_bce(drawn: tuple[Tensor, Tensor]):
+    encoded, items = drawn
+    own = torch.tensor([[4, 5], [1, 2], [9, 9], [1, 1], [2, 3], [5, 6]])
+    with_it = torch.cat([own, TARGETS.unsqueeze(1)], dim=1)
+    torch.testing.assert_close(
+        bce(encoded, items[TARGETS], TARGETS, items[with_it], with_it),
+        bce(encoded, items[TARGETS], TARGETS, items[own], own),
+    )
 
 
 def test_extreme_scores_have_finite_losses_and_gradients(drawn: tuple[Tensor, Tensor]):
@@ -111,7 +121,7 @@ def test_extreme_scores_have_finite_losses_and_gradients(drawn: tuple[Tensor, Te
         full_softmax(encoded, items, TARGETS),
         sampled_softmax(sampled_logits(encoded, items[TARGETS], TARGETS, items[ids], ids, None)),
         gbce(encoded, items[TARGETS], TARGETS, items[ids], ids, NUM_ITEMS, 0.75),
-        bce(encoded, items[TARGETS], items[ids].expand(COUNT, 3, WIDTH)),
+        bce(encoded, items[TARGETS], TARGETS, items[ids].expand(COUNT, 3, WIDTH), ids.expand(COUNT, 3)),
     ):
         (gradient,) = torch.autograd.grad(found.sum(), encoded)
         assert found.isfinite().all()
