@@ -5,7 +5,7 @@ import pytest
 
 from raysparse.config import override, parse_yaml
 from raysparse.errors import ConfigError
-from raysparse.job import TrainJob, TuneJob, check_train_job, dump_job, load_train_job, refuse_changes
+from raysparse.job import TrainJob, TuneJob, check_train_job, dump_job, load_train_job
 
 JOB = {"kind": "train", "name": "x", "run_folder": "runs/x", "data": {"path": "data/x"}}
 
@@ -166,24 +166,3 @@ def test_a_key_that_is_given_twice_is_named_with_its_lines(tmp_path: Path):
 def test_a_resolved_job_reads_back_as_itself():
     job = check_train_job({**JOB, "model": {"kind": "dcn", "rank": None}}, "x.yaml")
     assert check_train_job(parse_yaml(dump_job(job), "job.yaml"), "job.yaml") == job
-
-
-def test_a_resumed_run_may_change_its_workers_but_not_its_numbers():
-    job = check_train_job(JOB, "x.yaml")
-    refuse_changes(job, check_train_job({**JOB, "scaling": {"num_workers": 4}, "run_folder": "elsewhere"}, "x.yaml"))
-    with pytest.raises(ConfigError, match=r"seed: 1 in the run, 2 in the job[\s\S]*--fresh"):
-        refuse_changes(job, check_train_job({**JOB, "seed": 2}, "x.yaml"))
-    coarse = {**JOB, "scaling": {"matmul_precision": "medium"}}
-    with pytest.raises(ConfigError, match=r"scaling.matmul_precision: 'highest' in the run, 'medium' in the job"):
-        refuse_changes(job, check_train_job(coarse, "x.yaml"))
-
-
-def test_the_days_may_not_change_where_a_decay_ends_with_them():
-    def with_days(decay_steps: int | None, last_day: str):
-        schedule = {"kind": "cosine", "decay_steps": decay_steps}
-        tree = {**JOB, "optimizer": {"schedule": schedule}, "data": {**JOB["data"], "last_day": last_day}}
-        return check_train_job(tree, "x.yaml")
-
-    refuse_changes(with_days(100, "a"), with_days(100, "b"))
-    with pytest.raises(ConfigError, match="data.last_day: 'a' in the run, 'b' in the job"):
-        refuse_changes(with_days(None, "a"), with_days(None, "b"))

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from raysparse.config import Tree, check, load_tree
 from raysparse.errors import ConfigError
+from raysparse.job.resumption import refuse_changes
 from raysparse.job.search import SearchJob
 from raysparse.job.train import DataConfig, OptimizerConfig, ScalingConfig, StartFromConfig, TrainJob
 from raysparse.job.tune import ASHAConfig, TuneJob
@@ -18,38 +19,6 @@ Job = Annotated[TrainJob | SearchJob | TuneJob, Field(discriminator="kind")]
 J = TypeVar("J", TrainJob, SearchJob, TuneJob)
 
 JOB_KINDS: dict[str, type[TrainJob | SearchJob | TuneJob]] = {"train": TrainJob, "search": SearchJob, "tune": TuneJob}
-
-RESUMABLE_CHANGES = (
-    *(f"scaling.{key}" for key in ("num_workers", "threads_per_worker", "use_gpu", "max_restarts")),
-    *("sharding", "checkpoint", "data.path", "data.prepare", "data.last_day", "run_folder"),
-)
-"""Keys that may differ between a run and its resumption; all others decide what the numbers are."""
-
-RESUMABLE_OVER_THE_SAME_DAYS = tuple(key for key in RESUMABLE_CHANGES if key != "data.last_day")
-"""The same where all are compared over the same days, and for a decay that ends with them."""
-
-RESUMABLE_SEARCH_CHANGES = (
-    *RESUMABLE_OVER_THE_SAME_DAYS,
-    "trials",
-    "finalists.count",
-    "finalists.rank_by",
-    "finalists.budgets",
-    "finalists.learning_rates",
-    "finalists.num_parallel",
-    "baselines",
-)
-"""The same for a search: who is trained alone may differ, since a run's numbers do not depend on the others; `trials`
-may not where their scores are times or energy."""
-
-_MEASURED_WHERE_TRIALS_RUN = {"latency_us", "energy_uj"}
-
-RESUMABLE_TUNE_CHANGES = (
-    "num_trials",
-    "num_parallel",
-    *(f"job.{key}" for key in RESUMABLE_OVER_THE_SAME_DAYS if key != "run_folder"),
-    "run_folder",
-)
-"""The same for the job of a tune run, whose trials are all compared over the same days."""
 
 
 def load_job(path: str | Path, overrides: tuple[str, ...] = ()) -> TrainJob | SearchJob | TuneJob:
@@ -88,44 +57,6 @@ def require_kind(kind: type[J], job: TrainJob | SearchJob | TuneJob, origin: str
 def dump_job(job: TrainJob | SearchJob | TuneJob) -> str:
     """The resolved job as YAML, every key given."""
     return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False)
-
-
-def refuse_changes(old: J, new: J) -> None:
-    """Raise ConfigError where `new` differs from the run's own job in a key that may not change on resuming."""
-    resumable = _resumable(new)
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    changed = [
-        f"  {key}: {before.get(key)!r} in the run, {after.get(key)!r} in the job"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-        and not any(key == allowed or key.startswith(allowed + ".") for allowed in resumable)
-    ]
-    if changed:
-        raise ConfigError(
-            "the job differs from the run that is to be resumed:\n" + "\n".join(changed) + "\n"
-            f"Only {', '.join(resumable)} may change; undo the changes, or start anew with --fresh"
-        )
-
-
-def _resumable(job: TrainJob | SearchJob | TuneJob) -> tuple[str, ...]:
-    if isinstance(job, TuneJob):
-        return RESUMABLE_TUNE_CHANGES
-    if isinstance(job, SearchJob):
-        measured = not _MEASURED_WHERE_TRIALS_RUN.isdisjoint(job.objectives)
-        return tuple(key for key in RESUMABLE_SEARCH_CHANGES if key != "trials" or not measured)
-    if job.optimizer.schedule.decay_steps is None:
-        return RESUMABLE_OVER_THE_SAME_DAYS
-    return RESUMABLE_CHANGES
-
-
-def _flatten(tree: Tree, prefix: str = "") -> Tree:
-    flat: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 __all__ = [
