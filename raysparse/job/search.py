@@ -17,6 +17,7 @@ from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.search import scoring, sequence_scoring
 from raysparse.search.finalists import RankBy
 from raysparse.search.population import NSGA2Config, RandomSearchConfig, RegularizedEvolutionConfig
+from raysparse.search.pressure import DualPressureConfig, PressureConfig
 from raysparse.search.quality import CLICKS, NEXT_ITEMS, Quality
 from raysparse.search.relaxation import DifferentiableConfig
 from raysparse.search.scoring import ScoringConfig
@@ -87,7 +88,8 @@ class FinalistsConfig(Config):
     """Trained over all days from drawn weights, or for a short time from those that they have in the supernet.
     Baselines are trained over all days in any case."""
     inherited_days: int = Field(default=1, ge=0)
-    """Training days, the last ones, or epochs, that a finalist with inherited weights sees once more."""
+    """Training days, the last ones, or epochs, of which there is one at least, that a finalist with inherited weights
+    sees once more."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizers and schedule of finalists and baselines."""
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-3,), min_length=1)
@@ -153,6 +155,11 @@ class SearchJob(Config):
         yield from self._misfits_of_contenders()
         yield from self._misfits_of_the_searcher()
         yield from self.data.cut_faults()
+        if self.of_sequences and self.early_stop.metric != NEXT_ITEMS.name:
+            allowed = f"{NEXT_ITEMS.name}, by which a search judges: the weights of the best epoch by it are kept"
+            yield ("early_stop", "metric"), self.early_stop.metric, allowed
+        if self.of_sequences and self.finalists.weights == "inherited" and not self.finalists.inherited_days:
+            yield ("finalists", "inherited_days"), 0, "1 or more epochs with space.kind sasrec"
         if self.of_sequences and self.data.epochs is None:
             yield ("data", "epochs"), None, "how often the train part is learned at most, with space.kind sasrec"
         if not self.of_sequences and self.data.epochs is not None:
@@ -193,15 +200,23 @@ class SearchJob(Config):
             if space.max_macs is not None:
                 allowed = "null with searcher.kind differentiable, which searcher.constraint keeps cheap"
                 yield ("space", "max_macs"), space.max_macs, allowed
-            if self.searcher.learned_from == "held_out" and self.data.cut == "drawn":
-                allowed = "last with searcher.learned_from held_out: a drawn piece may end before what is held out"
+            if self.data.cut == "drawn":
+                allowed = "last with searcher.kind differentiable, which learns from the ends of histories"
                 yield ("data", "cut"), self.data.cut, allowed
+            yield from self._misfits_of_budgets(self.searcher.constraint)
             if len(space.lengths) > 1:
                 allowed = "one length with searcher.kind differentiable; evolution or nsga2 choose among several"
                 yield ("space", "lengths"), space.lengths, allowed
         elif gpus and "energy_uj" in self.objectives:
             allowed = "0 with the objective energy_uj, whose counter is that of the CPU's package"
             yield ("trials", "gpus_per_actor"), gpus, allowed
+
+    def _misfits_of_budgets(self, constraint: PressureConfig) -> Iterator[Fault]:
+        """Networks within the constraint's budgets take nearly as much as those, whatever finalists may take."""
+        wanted = self.finalists.budgets
+        if isinstance(constraint, DualPressureConfig) and wanted and max(wanted) < min(constraint.budgets):
+            allowed = f"one of {min(constraint.budgets):,} or more, as searcher.constraint.budgets has none below"
+            yield ("finalists", "budgets"), wanted, allowed
 
     @property
     def of_sequences(self) -> bool:

@@ -149,7 +149,7 @@ class SequenceSearch:
         start_from, data = None, job.data
         if contender.is_finalist and job.finalists.weights == "inherited":
             start_from = StartFromConfig(run_folder=folder.url(SUPERNET))
-            data = data.model_copy(update={"epochs": max(1, job.finalists.inherited_days)})
+            data = data.model_copy(update={"epochs": job.finalists.inherited_days})
         return run_of_entrant(
             job, entrant, data=data, start_from=start_from, ranking=job.ranking, callbacks=(job.early_stop,)
         )

@@ -21,6 +21,7 @@ from raysparse.search.journal import Entry, Journal
 from raysparse.search.population import Proposal, Searcher
 
 _OUTCOME = "outcome"
+_IS_PROXY = "energy_is_proxy"
 _METRIC = "score"
 _LOSSES = 3
 """Times that a trial may be lost, and is scored again: a dead machine, or a full one, is no fault of the choice."""
@@ -113,6 +114,17 @@ class ScoringActor(Trainable):
         return outcome | {"seconds": time.perf_counter() - started}
 
 
+def _refuse_mixed_energy(objectives: Tree, entries: list[Entry]) -> None:
+    """Raise WorkerError where some trials read a counter of energy and others cannot: they differ by a factor."""
+    earlier = (entry.objectives[_IS_PROXY] for entry in entries if entry.objectives and _IS_PROXY in entry.objectives)
+    if _IS_PROXY in objectives and next(earlier, objectives[_IS_PROXY]) != objectives[_IS_PROXY]:
+        raise WorkerError(
+            "the objective energy_uj is measured by some actors and counted from multiply-adds and bytes by others, "
+            "which cannot be compared. Let all trials run where /sys/class/powercap/intel-rapl:*/energy_uj can be "
+            "read, or where it cannot, or search without this objective; start anew with --fresh"
+        )
+
+
 def _text_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
@@ -201,6 +213,7 @@ class _AskAndTell(Relay):
                 return
             outcome = {"seconds": 0.0, **outcome, "error": f"lost {_LOSSES + 1} times, at last: {outcome['lost']}"}
         self._num_deaths = 0
+        _refuse_mixed_energy(outcome.get("objectives") or {}, self._journal.entries)
         entry = self._journal.record(
             proposal, outcome["objectives"] if "objectives" in outcome else outcome["error"], outcome["seconds"]
         )

@@ -3,9 +3,9 @@
 Pure; `ratio` is the expected cost over that of the largest network, a scalar with a gradient.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from raysparse.config import Config
@@ -42,6 +42,15 @@ class DualPressureConfig(Config):
     """Share of the steps without a budget."""
     annealing: float = Field(default=0.5, gt=0, le=1)
     """Share of the steps in which the budget falls from the cost of the largest network, by equal factors."""
+
+    @model_validator(mode="after")
+    def _comes_to_its_end(self) -> Self:
+        if self.warm_up + self.annealing > 1.0:
+            raise ValueError(
+                "warm_up and annealing of at most 1 together, or the steps end before the budget is reached; found "
+                f"{self.warm_up} and {self.annealing}"
+            )
+        return self
 
 
 PressureConfig = Annotated[FixedPressureConfig | PaperPressureConfig | DualPressureConfig, Field(discriminator="kind")]

@@ -21,8 +21,8 @@ def ranking_means(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Reduce an arm's history; any process.
 
     Over a stream of days the metrics are means over its days that are not warm-up, each weighed by its targets. Over
-    epochs they are those of the epoch with the best NDCG@10 on the validation part, `day`, and `test` holds those of
-    the test part, by the weights that the arm had then.
+    epochs they are those of the epoch with the best NDCG@10 on the validation part, `day`. `test` holds those of the
+    test part: by the last weights, or of the arm `best` by those of the epoch that is best by the metric of early_stop.
     """
     tests = [record for record in records if record["day"] == TEST]
     scored = [record for record in records if not record["warm_up"] and record["day"] != TEST and record["targets"]]

@@ -24,7 +24,7 @@ def test_without_a_counter_it_is_a_proxy_and_says_so(tmp_path: Path):
 
 
 def test_an_encoder_that_is_not_on_the_cpu_is_not_charged_to_the_cpus_counter(tmp_path: Path):
-    (tmp_path / "energy_uj").write_text("0")
+    counter(tmp_path, 0)
     with torch.device("meta"):
         encoder = SASRec(CONFIG)
     found = encoder_energy(encoder, CONFIG, tmp_path)
@@ -32,11 +32,19 @@ def test_an_encoder_that_is_not_on_the_cpu_is_not_charged_to_the_cpus_counter(tm
     assert found.microjoules == proxy_microjoules(SASRec(CONFIG), CONFIG)
 
 
-def test_a_counter_is_read_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "energy_uj").write_text("0")
-    (tmp_path / "max_energy_range_uj").write_text("1000")
+def counter(folder: Path, package: int, part: str = "") -> None:
+    path = folder / f"intel-rapl:{package}{part}"
+    path.mkdir()
+    (path / "energy_uj").write_text("0")
+    (path / "max_energy_range_uj").write_text("1000")
+
+
+def test_the_counters_of_all_packages_are_read_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counter(tmp_path, 0)
+    counter(tmp_path, 0, ":0")
+    counter(tmp_path, 1)
     monkeypatch.setattr(energy, "_SECONDS", 0.01)
-    reads = iter([900, 400])
+    reads = iter([900, 100, 400, 300])
     monkeypatch.setattr(
         energy, "_read", lambda path: next(reads) if path.name == "energy_uj" else int(path.read_text())
     )
@@ -45,5 +53,5 @@ def test_a_counter_is_read_before_and_after(tmp_path: Path, monkeypatch: pytest.
     encoder.register_forward_hook(lambda *_: runs.append(1))
     found = encoder_energy(encoder, CONFIG, tmp_path)
     assert not found.is_proxy
-    # From 900 over 1000 to 400; the first call warms up.
-    assert found.microjoules == pytest.approx(500 / (len(runs) - 1))
+    # From 900 over 1000 to 400, and from 100 to 300; the first call warms up.
+    assert found.microjoules == pytest.approx(700 / (len(runs) - 1))

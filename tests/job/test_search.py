@@ -72,10 +72,33 @@ def test_gradients_do_not_search_what_they_would_ignore():
     data = SEQUENCES["data"] | {"cut": "drawn"}
     with pytest.raises(ConfigError) as caught:
         job_of(SEQUENCES | {"searcher": searcher, "space": space, "data": data})
-    assert 'data.cut: found "drawn"; allowed: last with searcher.learned_from held_out' in str(caught.value)
+    assert 'data.cut: found "drawn"; allowed: last with searcher.kind differentiable' in str(caught.value)
     assert "space.max_macs: found 10000; allowed: null with searcher.kind differentiable" in str(caught.value)
     assert "space.lengths: found [5, 10]; allowed: one length with searcher.kind differentiable" in str(caught.value)
     assert job_of(SEQUENCES | {"space": space, "data": data}).space.max_macs == 10_000
+
+
+def test_budgets_that_no_found_network_would_keep_to_are_refused_before_anything_starts():
+    searcher = {"kind": "differentiable", "constraint": {"kind": "dual", "budgets": [9_000, 7_000]}}
+
+    def finalists(*budgets: int) -> dict[str, Any]:
+        return {"searcher": searcher, "finalists": {"rank_by": "budgets", "budgets": budgets}}
+
+    with pytest.raises(ConfigError, match=r"finalists.budgets: found \[5000, 6000\]; allowed: one of 7,000 or more"):
+        job_of(SEQUENCES | finalists(5_000, 6_000))
+    assert job_of(SEQUENCES | finalists(5_000, 8_000)).finalists.budgets == (5_000, 8_000)
+
+
+def test_the_best_epoch_of_a_search_is_that_by_what_it_judges():
+    with pytest.raises(ConfigError, match=r'early_stop.metric: found "hr@10"; allowed: ndcg@10, by which'):
+        job_of(SEQUENCES | {"early_stop": {"metric": "hr@10"}})
+
+
+def test_a_finalist_for_sequences_learns_an_epoch_at_least():
+    finalists = {"weights": "inherited", "inherited_days": 0, "optimizer": {"sparse": {"kind": "rowwise_adagrad"}}}
+    with pytest.raises(ConfigError, match=r"finalists.inherited_days: found 0; allowed: 1 or more epochs"):
+        job_of(SEQUENCES | {"finalists": finalists})
+    assert job_of(CLICKS | {"finalists": finalists}).finalists.inherited_days == 0
 
 
 def test_energy_is_not_measured_on_gpus():

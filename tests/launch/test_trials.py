@@ -116,6 +116,19 @@ def test_an_actor_that_cannot_load_ends_the_search_with_what_it_raised(monkeypat
         assert journal.entries == []
 
 
+def test_energy_that_is_measured_here_and_counted_there_ends_the_search(tmp_path: Path):
+    with journal_of(tmp_path) as journal:
+        relay, queue, _ = asking(journal)
+        for number, is_proxy in enumerate((0.0, 1.0)):
+            relay.suggest("a")
+            assert queue.take("a") == number
+            score = {"log_loss": 0.5, "energy_uj": 7.0, "energy_is_proxy": is_proxy}
+            relay.on_trial_result("a", result_of({"number": number, "objectives": score, "score": 0.5, "seconds": 2.0}))
+        assert len(journal.entries) == 1
+        with pytest.raises(WorkerError, match="energy_uj is measured by some actors and counted .* by others"):
+            relay.check()
+
+
 def test_a_lost_trial_is_scored_again_and_the_last_loss_is_its_error(tmp_path: Path):
     with journal_of(tmp_path) as journal:
         relay, queue, messages = asking(journal)

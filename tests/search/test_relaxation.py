@@ -145,6 +145,12 @@ def test_the_papers_price_is_higher_while_deep_networks_are_preferred():
     assert (deep.item(), shallow.item()) == (2.0 * 1.0 * 0.5, 2.0 * 0.5 * 0.5)
 
 
+def test_a_budget_that_the_steps_would_not_reach_is_refused():
+    with pytest.raises(ConfigError, match="warm_up and annealing of at most 1 together.*found 0.5 and 0.6"):
+        config_of(budgets=[100], warm_up=0.5, annealing=0.6)
+    assert DualPressure(DualPressureConfig(budgets=(1,), warm_up=0.5, annealing=0.5), 0.4).budget(1.0) == 0.4
+
+
 def test_the_multiplier_never_pays_for_being_cheap():
     pressure = DualPressure(DualPressureConfig(budgets=(1,), rate=0.5), budget=0.4)
     for ratio in (1.0, 0.1, 0.1, 0.1):
@@ -211,5 +217,8 @@ def test_easrecs_way_mixes_all_options_and_has_the_weights_learn_ten_batches_for
         assert isinstance(learner, Weights)
         assert batch == same
         assert all(one.equal(other) for one, other in zip(weights.all, learner.all, strict=True))
+    # What is priced is the same mixture: its weights, not those at a temperature of 1.
+    for (weights, _), step in zip(chosen, found.trace, strict=True):
+        assert step["macs"] == pytest.approx(Relaxation(SPACE, 1).expected_macs(weights).item(), rel=1e-4)
     assert found.expected_macs < 0.2 * LARGEST
     assert encoder_macs(found.choice, 70) == min(encoder_macs(choice, 70) for choice, _ in all_choices())

@@ -29,7 +29,7 @@ class SASRecSpaceConfig(Config):
     ffn_ratios: tuple[Positive, ...] = Field(default=(1, 2, 4), min_length=1)
     """Inner widths of a block's feed-forward network, in widths of the encoder."""
     depths: tuple[Positive, ...] = Field(default=(1, 2, 3, 4), min_length=1)
-    """Numbers of blocks."""
+    """Numbers of blocks, ascending."""
     lengths: tuple[Positive, ...] = Field(default=(50,), min_length=1)
     """Items of a history that are read, the last ones."""
     attentions: tuple[Attention, ...] = Field(default=("softmax",), min_length=1)
@@ -86,6 +86,8 @@ class SASRecSpaceConfig(Config):
             values: tuple[object, ...] = getattr(self, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} of different values; found {', '.join(map(str, values))}")
+        if list(self.depths) != sorted(self.depths):
+            raise ValueError(f"depths in ascending order; found {', '.join(map(str, self.depths))}")
         odd = [width for width in self.widths if width % 4]
         if odd:
             raise ValueError(f"widths that are multiples of 4; found {', '.join(map(str, odd))}")
