@@ -52,7 +52,8 @@ def loss_of_subnet(choice: NASRecConfig, rows: Rows) -> float:
 def test_the_log_loss_is_that_of_the_exported_subnet(cache: FeatureCache):
     scorer, rows = scorer_of(cache, UNTUNED), draw_rows(90, 1)
     losses = [log_loss(scorer, choice) for choice in CHOICES]
-    assert losses == pytest.approx([loss_of_subnet(choice, rows) for choice in CHOICES], abs=1e-6)
+    # One of them is 10.8, where neighbouring float32 are 9.5e-7 apart.
+    assert losses == pytest.approx([loss_of_subnet(choice, rows) for choice in CHOICES], rel=1e-6)
     assert len(set(losses)) == len(CHOICES)
     # The choices are of all sorts.
     assert {choice.layer_norm for choice in CHOICES} == {True, False}
