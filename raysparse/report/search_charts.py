@@ -1,8 +1,9 @@
 """Which charts the page of a search shows, and what each says."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,15 @@ def _ranking(search: SearchRun) -> Chart | None:
     title = f"validation {search.results.quality.title}"
     plane = Plane(f"{title} in its trial", f"{title}, trained alone", points)
     chart = _chart(plane, f"Rank correlation over {counted(len(known), 'finalist')}: {_tau_text(known)}")
-    return replace(chart, notes=[*chart.notes, *_tau_notes(known)])
+    notes = [*chart.notes, *_tau_notes(known)]
+    if search.results.quality is NEXT_ITEMS and _inherits(search.job_tree):
+        notes.append("finalists go on from the supernet's weights, and their best epoch may be the trial's own score")
+    return replace(chart, notes=notes)
+
+
+def _inherits(job: Mapping[str, Any]) -> bool:
+    finalists = job.get("finalists")
+    return isinstance(finalists, Mapping) and finalists.get("weights") == "inherited"
 
 
 def _macs(quality: Quality) -> str:
@@ -149,7 +158,7 @@ def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[fl
 def _contenders(contenders: Sequence[Contender], y: str, over: str = "macs") -> list[Points]:
     """Those that have both numbers, the chosen one as a star."""
     kinds = (
-        ("finalist, by its rank in the search", _FINALIST, "●", lambda one: one.is_finalist and not one.chosen),
+        ("finalist, by its number", _FINALIST, "●", lambda one: one.is_finalist and not one.chosen),
         ("chosen finalist", _FINALIST, "★", lambda one: one.chosen),
         ("baseline", _BASELINE, "■", lambda one: not one.is_finalist),
     )

@@ -122,10 +122,12 @@ def _tiles(search: SearchRun) -> Iterator[Tile]:
     losses = [entry.objectives[quality.objective] for entry in search.entries if entry.objectives is not None]
     if losses and not results.contenders:
         yield Tile("best score", fixed(quality.loss_of(min(losses))), f"{quality.title} in a trial")
-    yield Tile("speed of trials", short(number_of(summary.get("trials_per_minute"))), "trials/min")
+    yield Tile("speed of trials", short(number_of(summary.get("trials_per_minute"))), "trials/min, all actors busy")
     phases = summary.get("phases") or {}
     yield Tile("supernet", duration(number_of(phases.get("supernet"))), "training it")
-    yield Tile("search", duration(number_of(phases.get("trials"))), "scoring the trials")
+    by_gradients = kind_of(search.job_tree.get("searcher")) == "differentiable"
+    searching = "by gradients, and scoring what was found" if by_gradients else "scoring the trials"
+    yield Tile("search", duration(number_of(phases.get("trials"))), searching)
     yield Tile("finalists, baselines", duration(number_of(phases.get("finalists"))), "training them")
     if results.size:
         yield Tile("space", power_of_ten(results.size.get("sampled")), "choices")
@@ -206,10 +208,11 @@ def _contest_note(results: Results, inherited_days: int | None) -> str:
             "baselines are trained over all days from drawn weights; each predicts a day before it learns it."
         )
     note = (
-        f"★: the chosen finalist. {trained} Finalists are numbered by their score as trials, which is a "
-        f"validation {title} as well. Learning rates and the chosen finalist are picked by validation {title}; the "
-        f"test {'part picks' if of_items else 'days pick'} nothing. Parameters are those without the tables; latency "
-        f"is that of {'64 histories' if of_items else '1,024 rows'} on one thread, the tables' look-ups aside."
+        f"★: the chosen finalist. {trained} Finalists are numbered in the order in which the search picked them "
+        f"(finalists.rank_by); their score as trials is a validation {title} as well. Learning rates and the chosen "
+        f"finalist are picked by validation {title}; the test {'part picks' if of_items else 'days pick'} nothing. "
+        f"Parameters are those without the tables; latency is that of {'64 histories' if of_items else '1,024 rows'} "
+        "on one thread, the tables' look-ups aside."
     )
     if results.teacher != (None, None):
         note += " Best possible: log loss of the teacher that generated the days, which knows each row's odds."

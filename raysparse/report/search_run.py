@@ -41,7 +41,7 @@ class Contender:
     kind: str
     """finalist or baseline."""
     name: str
-    """A finalist's rank in the search, or the kind of a baseline."""
+    """A finalist's number, in the order in which the search picked them, or the kind of a baseline."""
     numbers: Mapping[str, float | None]
     """Value of each of `NUMBERS` and `SCORES`; None where there is none."""
     chosen: bool
@@ -82,7 +82,7 @@ class Results:
 
     @property
     def finalists(self) -> list[Contender]:
-        """Those from the search, the best scored one first."""
+        """Those from the search, in the order of their numbers."""
         return [contender for contender in self.contenders if contender.is_finalist]
 
     @property

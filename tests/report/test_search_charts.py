@@ -44,7 +44,7 @@ def test_trials_and_front_and_finalists_share_a_chart():
     assert [line.label for line in chart.legend] == [
         "trial",
         "front: no trial is both smaller and better",
-        "finalist, by its rank in the search",
+        "finalist, by its number",
     ]
     assert chart.notes == ["1 failed trial left out"]
     assert chart.svg.count("<use ") >= 3 + 2 + 1

@@ -29,7 +29,17 @@ def test_the_numbers_of_the_search_stand_on_the_page(tmp_path: Path):
     assert "searcher evolution, generation 4" in text
     assert "full menu, 7 blocks" in text
     assert "took 1 h 12 min" in text
-    tiles = ["trials", "60", "3 failed", "42", "trials/min", "15 min 12 s", "7 min 11 s", "49 min 21 s", "3.2 × 10³⁶"]
+    tiles = [
+        "trials",
+        "60",
+        "3 failed",
+        "42",
+        "trials/min, all actors busy",
+        "15 min 12 s",
+        "7 min 11 s",
+        "49 min 21 s",
+        "3.2 × 10³⁶",
+    ]
     assert [tile for tile in tiles if tile not in page.texts] == []
     assert ["★ finalist 1", "0.001"] in [cells[:2] for cells in page.rows]
     line = ["dcn", "0.001", "798 k", "799 k", "2.5", "15.9", "-", "0.4544", "+0.0149", "0.7656", "0.4525", "+0.0154"]
