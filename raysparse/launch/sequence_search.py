@@ -93,8 +93,9 @@ class SequenceSearch:
 
     @property
     def _epochs_to_open(self) -> int:
-        """Epochs of the supernet before which not all axes are open."""
-        return ceil(self.job.supernet.sandwich.opening_steps * len(AXES) / self._epoch_steps)
+        """Epochs of the supernet of which none has had a step with all axes open."""
+        steps = self.job.supernet.sandwich.opening_steps * len(AXES)
+        return steps // self._epoch_steps + 1 if steps else 0
 
     def _check_opening(self) -> None:
         """Refuse shared weights whose training ends before all axes are open: its last networks would be drawn ones."""

@@ -117,13 +117,15 @@ def test_shared_weights_may_learn_by_a_cheaper_loss_than_networks_alone(data: st
 
 
 def test_epochs_of_shared_weights_count_once_all_axes_are_open(data: str, tmp_path: Path):
-    def search(opening_steps: int) -> SequenceSearch:
-        supernet = {"optimizer": ADAM, "sandwich": {"opening_steps": opening_steps}, "epochs": 4}
+    def search(opening_steps: int, epochs: int = 4) -> SequenceSearch:
+        supernet = {"optimizer": ADAM, "sandwich": {"opening_steps": opening_steps}, "epochs": epochs}
         return SequenceSearch(job_of(data, tmp_path, supernet=supernet), Dataset.open(data))
 
     # Five steps an epoch, since 150 rows are learned 32 at a time, and four axes.
     warm_up = [search(steps).supernet_job(RunFolder(str(tmp_path))).warm_up_days for steps in (0, 1, 2, 4)]
     assert warm_up == [0, 1, 2, 4]
+    # After 20 steps, four epochs, the next one is the first with all axes.
+    assert search(5, epochs=6).supernet_job(RunFolder(str(tmp_path))).warm_up_days == 5
     fault = r"opening_steps: found 5, so that all 4 axes are open after 20 steps, and .* for 20. Allowed: 4 or fewer"
     with pytest.raises(ConfigError, match=fault):
         search(5)
