@@ -86,6 +86,15 @@ class RankingMetrics:
         lacking = torch.zeros_like(batch.weights).index_add_(0, sequences.target_rows, 1.0 - _ndcg(own, 10))
         return lacking / torch.bincount(sequences.target_rows, minlength=len(lacking)).clamp(min=1)
 
+    def compute(self) -> dict[str, Any]:
+        """Return `rows`, `targets` and means over the targets, such as `ndcg@10`; None where there are no targets.
+
+        `repeat_share` is the share of targets that stand in their own history.
+        """
+        totals = {"repeat_share": self._repeats, **self._sums}
+        means = {name: total / self._targets if self._targets else None for name, total in totals.items()}
+        return {"rows": self._rows, "targets": self._targets, **means}
+
     def _rank(self, tables: RankedTables, batch: Batch, encoded: Tensor, part: slice) -> Tensor:
         """Add a part of this rank's targets, with those of the others, and return the ranks of its own."""
         sequences = self._sequences.of(batch)
@@ -99,15 +108,6 @@ class RankingMetrics:
         for name, standing in sampled.items():
             self._add(_prefix(name), standing)
         return ranks[first : first + len(targets)]
-
-    def compute(self) -> dict[str, Any]:
-        """Return `rows`, `targets` and means over the targets, such as `ndcg@10`; None where there are no targets.
-
-        `repeat_share` is the share of targets that stand in their own history.
-        """
-        totals = {"repeat_share": self._repeats, **self._sums}
-        means = {name: total / self._targets if self._targets else None for name, total in totals.items()}
-        return {"rows": self._rows, "targets": self._targets, **means}
 
     def _queries(self, encoded: Tensor, targets: Tensor, before: Tensor, of: Tensor) -> Queries:
         samples: dict[str, Tensor] = {}
