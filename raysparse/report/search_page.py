@@ -122,11 +122,11 @@ def _tiles(search: SearchRun) -> Iterator[Tile]:
     losses = [entry.objectives[quality.objective] for entry in search.entries if entry.objectives is not None]
     if losses and not results.contenders:
         yield Tile("best score", fixed(quality.loss_of(min(losses))), f"{quality.title} in a trial")
-    yield Tile("speed of trials", short(number_of(summary.get("trials_per_minute"))), "trials/min, all actors busy")
+    yield Tile("speed of trials", short(number_of(summary.get("trials_per_minute"))), "trials/min, all busy")
     phases = summary.get("phases") or {}
     yield Tile("supernet", duration(number_of(phases.get("supernet"))), "training it")
     by_gradients = kind_of(search.job_tree.get("searcher")) == "differentiable"
-    searching = "by gradients, and scoring what was found" if by_gradients else "scoring the trials"
+    searching = "by gradients" if by_gradients else "scoring the trials"
     yield Tile("search", duration(number_of(phases.get("trials"))), searching)
     yield Tile("finalists, baselines", duration(number_of(phases.get("finalists"))), "training them")
     if results.size:

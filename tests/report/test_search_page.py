@@ -34,7 +34,7 @@ def test_the_numbers_of_the_search_stand_on_the_page(tmp_path: Path):
         "60",
         "3 failed",
         "42",
-        "trials/min, all actors busy",
+        "trials/min, all busy",
         "15 min 12 s",
         "7 min 11 s",
         "49 min 21 s",
