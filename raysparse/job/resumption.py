@@ -10,7 +10,7 @@ from raysparse.job.search import SearchJob
 from raysparse.job.train import TrainJob
 from raysparse.job.tune import TuneJob
 
-Caching = FeatureCacheConfig | SequenceCacheConfig
+_Caching = FeatureCacheConfig | SequenceCacheConfig
 
 J = TypeVar("J", TrainJob, SearchJob, TuneJob)
 
@@ -77,7 +77,7 @@ def _moved_along(old: TrainJob, new: TrainJob) -> TrainJob:
 
     callbacks = list(old.callbacks)
     for number, (one, other) in enumerate(zip(old.callbacks, new.callbacks, strict=False)):
-        if isinstance(one, Caching) and isinstance(other, Caching) and is_same(one.folder, other.folder):
+        if isinstance(one, _Caching) and isinstance(other, _Caching) and is_same(one.folder, other.folder):
             callbacks[number] = one.model_copy(update={"folder": other.folder})
     moved: Tree = {"callbacks": tuple(callbacks)}
     source, wanted = old.start_from, new.start_from

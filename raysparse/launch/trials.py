@@ -19,9 +19,9 @@ from raysparse.launch.proposal_queue import ProposalQueue, take
 from raysparse.launch.tune_relay import Relay, run_tune
 from raysparse.search.journal import Entry, Journal
 from raysparse.search.population import Proposal, Searcher
+from raysparse.search.sequence_scoring import ENERGY_IS_PROXY
 
 _OUTCOME = "outcome"
-_IS_PROXY = "energy_is_proxy"
 _METRIC = "score"
 _LOSSES = 3
 """Times that a trial may be lost, and is scored again: a dead machine, or a full one, is no fault of the choice."""
@@ -116,8 +116,11 @@ class ScoringActor(Trainable):
 
 def _refuse_mixed_energy(objectives: Tree, entries: list[Entry]) -> None:
     """Raise WorkerError where some trials read a counter of energy and others cannot: they differ by a factor."""
-    earlier = (entry.objectives[_IS_PROXY] for entry in entries if entry.objectives and _IS_PROXY in entry.objectives)
-    if _IS_PROXY in objectives and next(earlier, objectives[_IS_PROXY]) != objectives[_IS_PROXY]:
+    is_proxy = objectives.get(ENERGY_IS_PROXY)
+    if is_proxy is None:
+        return
+    first = next((entry.objectives for entry in entries if entry.objectives is not None), objectives)
+    if first[ENERGY_IS_PROXY] != is_proxy:
         raise WorkerError(
             "the objective energy_uj is measured by some actors and counted from multiply-adds and bytes by others, "
             "which cannot be compared. Let all trials run where /sys/class/powercap/intel-rapl:*/energy_uj can be "

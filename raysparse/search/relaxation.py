@@ -268,10 +268,10 @@ def _search(
             for batch in range(first, last + 1):
                 weight_step(_learner(relaxation, config, batch, temperature), batch)
         probabilities = relaxation.probabilities
-        # What mixes all options at once also costs that mixture; drawn ones come as often as they are probable.
-        priced = relaxation.mix(temperature) if config.options == "mixed" else probabilities
-        ratio = relaxation.expected_macs(priced) / most
-        loss = choice_loss(_weights(relaxation, config, last, temperature), last)
+        weights = _weights(relaxation, config, last, temperature)
+        # A mixture of all options costs what it mixes; drawn ones come as often as they are probable.
+        ratio = relaxation.expected_macs(weights if config.options == "mixed" else probabilities) / most
+        loss = choice_loss(weights, last)
         optimizer.zero_grad()
         (loss + pressure.term(ratio, probabilities.depth, progress)).backward()
         optimizer.step()

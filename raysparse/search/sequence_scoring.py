@@ -21,6 +21,8 @@ from raysparse.train.ranking import RankingConfig, RankingMetrics
 
 OBJECTIVES = (NEXT_ITEMS.objective, "macs", "parameters", "embedding_bytes", "latency_us", "energy_uj")
 """What a trial can measure; all are made small."""
+ENERGY_IS_PROXY = "energy_is_proxy"
+"""Stands beside `energy_uj`: 1 where it was counted, not measured."""
 
 _LATENCY_HISTORIES = 64
 
@@ -80,7 +82,7 @@ class SequenceScorer:
             scores["latency_us"] = encoder_latency(encoder, _LATENCY_HISTORIES, sizes).median_us
         if "energy_uj" in objectives:
             energy = encoder_energy(encoder, choice)
-            scores |= {"energy_uj": energy.microjoules, "energy_is_proxy": float(energy.is_proxy)}
+            scores |= {"energy_uj": energy.microjoules, ENERGY_IS_PROXY: float(energy.is_proxy)}
         return scores
 
     def metrics(self, encoder: nn.Module, choice: SASRecConfig) -> dict[str, float]:

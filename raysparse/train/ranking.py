@@ -103,7 +103,7 @@ class RankingMetrics:
         queries, first = _of_all_ranks(self._queries(encoded, targets, before, of))
         ranks, sampled = rank_targets(tables, queries)
         self._targets += len(ranks)
-        self._repeats += _sum_of_ranks(of[before == targets[of]].unique().numel(), of.device)
+        self._repeats += _of_ranks(of[before == targets[of]].unique().numel(), of.device, dist.ReduceOp.SUM)
         self._add("", ranks)
         for name, standing in sampled.items():
             self._add(_prefix(name), standing)
@@ -136,7 +136,8 @@ def _parts(num_before: Tensor) -> list[slice]:
         before = up_to[ends[-1] - 1] if ends[-1] else 0
         end = int(torch.searchsorted(up_to, before + ITEMS_AT_A_TIME, right=True))
         ends.append(max(end, ends[-1] + 1))
-    missing = max(1, _most_of_ranks(len(ends) - 1, num_before.device)) - (len(ends) - 1)
+    most = _of_ranks(len(ends) - 1, num_before.device, dist.ReduceOp.MAX)
+    missing = max(1, most) - (len(ends) - 1)
     return [slice(*pair) for pair in pairwise([*ends, *[ends[-1]] * missing])]
 
 
@@ -173,14 +174,6 @@ def _of_all_ranks(mine: Queries) -> tuple[Queries, int]:
         samples={name: _gather(sample)[0] for name, sample in mine.samples.items()},
     )
     return joined, first
-
-
-def _sum_of_ranks(count: int, device: torch.device) -> int:
-    return _of_ranks(count, device, dist.ReduceOp.SUM)
-
-
-def _most_of_ranks(count: int, device: torch.device) -> int:
-    return _of_ranks(count, device, dist.ReduceOp.MAX)
 
 
 def _of_ranks(count: int, device: torch.device, operation: dist.ReduceOp.RedOpType) -> int:

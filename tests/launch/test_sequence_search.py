@@ -56,6 +56,14 @@ def job_of(data: str, folder: Path, **changes: Any) -> SearchJob:
     return require_kind(SearchJob, check_job(tree, "test"), "test")
 
 
+def without_latency(results: dict[str, Any]) -> dict[str, Any]:
+    """The latency of a finalist that was not finished is measured again."""
+    rows = [
+        {**row, "latency_us": 0, "runs": [{**one, "latency_us": 0} for one in row["runs"]]} for row in results["rows"]
+    ]
+    return {**results, "rows": rows}
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray_cluster: None):
@@ -97,9 +105,7 @@ def test_a_search_finds_a_network_for_each_budget(data: str, tmp_path: Path, ray
     again, _, screen = run(job_of(data, moved), "resume")
     assert "6 scored choices are taken from journal.jsonl" in screen.messages
     assert scores(moved) == whole
-    measured = {"runs", "latency_us"}  # that of the finalist which was not finished is measured again
-    for row, before in zip(again["rows"], rows, strict=True):
-        assert {**row, **dict.fromkeys(measured)} == {**before, **dict.fromkeys(measured)}
+    assert without_latency(without_times(again)) == without_latency(without_times(results))
 
 
 def test_shared_weights_may_learn_by_a_cheaper_loss_than_networks_alone(data: str, tmp_path: Path):

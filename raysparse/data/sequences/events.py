@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 MICROSECONDS = 1_000_000
-"""Times in a second: events within one second have an order, too."""
+"""In a second: what events are told apart by."""
 
 Codes = npt.NDArray[np.int32]
 Times = npt.NDArray[np.int64]
