@@ -78,8 +78,7 @@ def prepare(
     _show_days(manifest)
     rows = sum(day.rows for day in manifest.days)
     rejected = sum(manifest.rejected.values())
-    what = f"{len(manifest.days)} days" if manifest.protocol == "days" else "3 parts"
-    click.echo(f"{rows:,} rows of {what} in {output}; {rejected} rejected")
+    click.echo(f"{rows:,} rows of {manifest.extent} in {output}; {rejected} rejected")
     for reason, count in manifest.rejected.items():
         click.echo(f"  {count} rows: {reason} (see {output}/rejects)")
     for reason, count in manifest.left_out.items():
@@ -103,7 +102,7 @@ def train(job_file: str, overrides: tuple[str, ...], mode: Literal["resume", "fr
 
     job, folder = open_run(job, mode or "new")
     console = Console(sys.stdout, sys.stdout.isatty())
-    console.start(job.name, None, job.run_folder)
+    console.start(job.name, job.run_folder)
     with console:
         summary = run(job, folder, console)
     console.finish(summary, job.run_folder, write_report(job.run_folder))

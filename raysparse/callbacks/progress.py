@@ -33,7 +33,7 @@ class Progress(Callback):
     def score_batch_end(self, state: TrainState, rows_done: int) -> None:
         """Show the scoring."""
         self._first_batch = self._first_batch or time.time()
-        self._show(state, "score", rows_done, state.stream.num_scored_rows(state.day))
+        self._show(state, "score", rows_done)
 
     def scored(self, state: TrainState) -> None:
         """Start the clock of the day's training."""
@@ -48,12 +48,12 @@ class Progress(Callback):
             batches = max(1, state.stream.num_batches(state.day))
             self._start(int(state.day.rows * (state.batch.index / batches)))
         self._rows_trained += state.batch.num_rows
-        self._show(state, "train", self._rows_trained, state.day.rows)
+        self._show(state, "train", self._rows_trained)
 
     def day_end(self, state: TrainState) -> None:
         """Send the finished day's records."""
         if state.is_rank_0:
-            self._tell({"event": "day", "records": state.records, "num_steps": state.position.num_steps})
+            self._tell({"event": "day", "records": state.records})
 
     def fit_end(self, state: TrainState) -> None:
         """Send when the first batch was scored and the first step done, and the most memory that rank 0 has held."""
@@ -66,7 +66,7 @@ class Progress(Callback):
         self._started = time.monotonic()
         self._rows_before = self._rows_trained = rows_done
 
-    def _show(self, state: TrainState, phase: str, rows_done: int, rows_total: int) -> None:
+    def _show(self, state: TrainState, phase: str, rows_done: int) -> None:
         now = time.monotonic()
         if not state.is_rank_0 or now - self._last < _INTERVAL_S:
             return
@@ -77,7 +77,7 @@ class Progress(Callback):
                 "day": state.day.day,
                 "phase": phase,
                 "rows_done": rows_done,
-                "rows_total": rows_total,
+                "rows_of_phase": {"score": state.stream.num_scored_rows(state.day), "train": state.day.rows},
                 "samples_per_s": (rows_done - self._rows_before) / max(now - self._started, 1e-9),
                 "day_index": state.position.day_index,
                 "num_days": len(state.days),

@@ -87,6 +87,11 @@ class Manifest(Config):
     left_out: dict[str, int] = {}
     """What was left out by rule and not kept aside, per reason, such as users with too few events."""
 
+    @property
+    def extent(self) -> str:
+        """Its days or parts in words, such as `365 days`."""
+        return f"{len(self.days)} {'days' if self.protocol == 'days' else 'parts'}"
+
 
 class Dataset:
     """An opened data set: its manifest, and where its files lie. Cheap, and can be sent to a worker."""

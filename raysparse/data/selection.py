@@ -9,6 +9,8 @@ Where a data set leaves out each user's last events there are no days in time, a
     test              the test part is predicted, once
 """
 
+from collections.abc import Iterable
+
 from raysparse.data.dataset import TEST, TRAIN, Dataset, Day
 from raysparse.errors import ConfigError
 
@@ -39,6 +41,11 @@ def select_days(
     if first > last:
         raise ConfigError(f"data.first_day {first_day} comes after data.last_day {last_day}")
     return dataset.days[first : last + 1]
+
+
+def are_epochs(days: Iterable[str]) -> bool:
+    """Whether a run's days, by name, are epochs and a test; of one that goes on the test is still to come."""
+    return any(day == TEST or day.startswith(EPOCH) for day in days)
 
 
 def part_of(dataset: Dataset, name: str) -> Day:

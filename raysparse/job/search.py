@@ -97,8 +97,8 @@ class FinalistsConfig(Config):
     num_parallel: int = Field(default=1, ge=1)
     """Train runs at the same time, each of which takes what `scaling` says."""
     asha: ASHAConfig | None = None
-    """Stops finalists' runs early whose mean log loss over the days so far is behind that of other finalists; null:
-    all run to their end, as baselines always do."""
+    """Stops finalists' runs early that are behind other finalists: by their mean log loss over the days so far, or by
+    their best NDCG@10 of the epochs so far; null: all run to their end, as baselines always do."""
 
     @model_validator(mode="after")
     def _budgets_to_rank_by(self) -> Self:

@@ -14,6 +14,7 @@ from raysparse.launch.entrants import Contender, Entrant, entrants_of
 from raysparse.launch.search_kind import SearchKind
 from raysparse.launch.tune_log import TrialLog, TrialRecord, ended
 from raysparse.launch.tune_trials import TrialSettings, run_trials
+from raysparse.report.number_text import counted
 from raysparse.train.run_folder import SUMMARY, RunFolder
 from raysparse.train.summary import DENSE
 
@@ -25,7 +26,7 @@ class RunDisplay(Protocol):
     """Shows how the runs go on."""
 
     def run_done(self, name: str, validation: float | None, test: float | None, seconds: float) -> None:
-        """Show a finished run: its log losses and how long it took."""
+        """Show a finished run: its scores, by the search's metric, and how long it took."""
         ...
 
     def message(self, text: str) -> None:
@@ -136,7 +137,7 @@ class Contest:
             name = self._kind.quality.name
             self._display.run_done(entrant.label, run[f"validation_{name}"], run[f"test_{name}"], run["seconds"])
         else:
-            self._display.message(f"{entrant.label}: {_reason(record)}")
+            self._display.message(f"{entrant.label}: {self._ending(record)}")
 
     def message(self, number: int, text: str) -> None:
         """Show what a run says."""
@@ -162,11 +163,20 @@ class Contest:
     def reason(self, contender: Contender) -> str:
         """Say why no run of a contender has finished."""
         records = self._records(contender)
-        return "; ".join(f"learning rate {entrant.learning_rate:g} {_reason(record)}" for entrant, record in records)
+        return "; ".join(
+            f"learning rate {entrant.learning_rate:g} {self._ending(record)}" for entrant, record in records
+        )
 
     def was_stopped(self, contender: Contender) -> bool:
         """Whether all its runs were stopped early, so that none failed."""
         return all(record.status == "stopped" for _, record in self._records(contender))
+
+    def _ending(self, record: TrialRecord) -> str:
+        if record.status != "stopped":
+            return f"failed: {record.error}"
+        quality = self._kind.quality
+        lines = counted(len(record.means), quality.unit)
+        return f"stopped after {lines} at {quality.title} {quality.loss_of(record.means[-1]):.5f}"
 
     def _records(self, contender: Contender) -> list[tuple[Entrant, TrialRecord]]:
         last = {record.number: record for record in self.done()}
@@ -203,9 +213,3 @@ def latency_us(folder: RunFolder) -> float | None:
     heads = json.loads(folder.read(SUMMARY)).get("heads", {}) if folder.exists(SUMMARY) else {}
     measured = heads.get(DENSE, {}).get("latency_us", {})
     return measured[max(measured, key=int)] if measured else None
-
-
-def _reason(record: TrialRecord) -> str:
-    if record.status == "stopped":
-        return f"stopped after {len(record.means)} days at {record.means[-1]:.5f}"
-    return f"failed: {record.error}"

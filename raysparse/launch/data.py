@@ -25,9 +25,10 @@ class Messages(Protocol):
         ...
 
 
-def ensure_data(data: DataConfig, display: Messages) -> Dataset:
+def ensure_data(data: DataConfig, display: Messages, key: str = "data") -> Dataset:
     """Open a job's data set, and prepare it before where the job says how; driver, connected to Ray.
 
+    `key` is where the job has `data`, for messages.
     ConfigError where it has not the job's days, or was made in another way than the job says; DataError where it is
     not there and the job does not say how. Raw files that lie elsewhere by now are a message.
     """
@@ -37,26 +38,26 @@ def ensure_data(data: DataConfig, display: Messages) -> Dataset:
 
         display.message(f"preparing {data.prepare.source} into {data.path}")
         manifest = prepare(data.prepare, data.path)
-        display.message(f"prepared {sum(day.rows for day in manifest.days):,} rows of {len(manifest.days)} days")
+        display.message(f"prepared {sum(day.rows for day in manifest.days):,} rows of {manifest.extent}")
     dataset = Dataset.open(data.path)
     if data.prepare is not None:
-        _refuse_other_rows(dataset, data.prepare, display)
+        _refuse_other_rows(dataset, data.prepare, display, key)
     select_days(dataset, data.first_day, data.last_day, data.epochs)
     return dataset
 
 
-def _refuse_other_rows(dataset: Dataset, prepare: PrepareConfig, display: Messages) -> None:
+def _refuse_other_rows(dataset: Dataset, prepare: PrepareConfig, display: Messages, data_key: str) -> None:
     found, wanted = dataset.manifest.source, prepare.model_dump(mode="json")
     differing = [key for key in wanted if key in found and found[key] != wanted[key] and key not in _LIMITS]
     texts = {
-        key: f"data.prepare.{key}: {json.dumps(found[key])} in the data set, {json.dumps(wanted[key])} in the job"
+        key: f"{data_key}.prepare.{key}: {json.dumps(found[key])} in the data set, {json.dumps(wanted[key])} in the job"
         for key in differing
     }
     refused = [f"  {text}" for key, text in texts.items() if key not in _PLACES or "source" in differing]
     if refused:
         raise ConfigError(
             f"the data set {dataset.path} was made in another way than the job says:\n" + "\n".join(refused) + "\n"
-            "Delete the folder, choose another data.path, or take it as it is with data.prepare=null"
+            f"Delete the folder, choose another {data_key}.path, or take it as it is with {data_key}.prepare=null"
         )
     for text in texts.values():
         display.message(f"{text}; the data set is taken as it is")

@@ -84,7 +84,7 @@ def _prepare(job: TuneJob, jobs: Sequence[TrainJob], display: TuneDisplay) -> in
         if key in seen:
             continue
         seen.add(key)
-        dataset = ensure_data(one.data, display)
+        dataset = ensure_data(one.data, display, "job.data")
         days = select_days(dataset, one.data.first_day, one.data.last_day, one.data.epochs)
         num_days.append(len([day for day in days if day.day != TEST]) - one.warm_up_days)
     least = max(0, min(num_days))

@@ -221,7 +221,7 @@ def _rows(history: History, arm: str) -> Chart | None:
 
 def _speed(history: History) -> Chart | None:
     lines = _arm_lines(history, "samples_per_s")
-    panel = Panel("samples/s", lines, from_zero=True, number_text=number_text.tick)
+    panel = Panel("rows/s", lines, from_zero=True, number_text=number_text.tick)
     return _chart(history, "Training speed", [panel], _HALF) if lines else None
 
 

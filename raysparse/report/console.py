@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
+from raysparse.data.selection import are_epochs
 from raysparse.report import ranking
 from raysparse.report.number_text import (
     MISSING,
@@ -56,9 +57,9 @@ class Console:
         """Take the bars away; printing goes on without them until the next progress."""
         self._printer.close()
 
-    def start(self, job_name: str, days: int | None, run_folder: str) -> None:
-        """Print what is about to run; `days` is left out where it is not known yet."""
-        self._printer.line(f"{job_name}: {counted(days, 'day')}" if days is not None else job_name, style="bold")
+    def start(self, job_name: str, run_folder: str) -> None:
+        """Print what is about to run."""
+        self._printer.line(job_name, style="bold")
         self._printer.line(f"run folder {run_folder}")
 
     def message(self, text: str) -> None:
@@ -87,8 +88,8 @@ class Console:
     def progress(self, event: Mapping[str, Any]) -> None:
         """Show how far the day is.
 
-        `event` holds `day`, `phase` (`score` or `train`), `rows_done`, `rows_total`, `samples_per_s`, `day_index`
-        (the first day is 0) and `num_days`.
+        `event` holds `day`, `phase` (`score` or `train`), `rows_done` of it, `rows_of_phase`, of both,
+        `samples_per_s`, `day_index` (the first day is 0) and `num_days`.
         """
         self._left.update(event, self._clock())
         if self._printer.has_bars:
@@ -112,9 +113,10 @@ class Console:
     def finish(self, summary: Mapping[str, Any], run_folder: str, report: str) -> None:
         """Print what the run came to, and where it lies; `summary` as in `summary.json`."""
         self.close()
-        totals = [counted(summary["days"], "day"), f"{whole(summary['rows'])} rows"]
+        unit = "epoch" if "epochs" in summary else "day"
+        totals = [counted(summary[f"{unit}s"], unit), f"{whole(summary['rows'])} rows"]
         if summary.get("samples_per_s"):
-            totals.append(f"{short(summary['samples_per_s'])} samples/s of training")
+            totals.append(f"{short(summary['samples_per_s'])} rows/s of training")
         self._printer.line("")
         time_text = f" in {duration(summary['seconds'])}" if summary.get("seconds") is not None else ""
         self._printer.line(f"{summary.get('status', 'finished')}{time_text}: {', '.join(totals)}", style="bold")
@@ -128,35 +130,35 @@ class Console:
 
 
 def _bars(event: Mapping[str, Any], left: TimeLeft) -> list[Bar]:
-    rows = f"{short(event['rows_done'])} of {short(event['rows_total'])} rows"
-    speed = f"{short(event['samples_per_s'])} samples/s"
-    days = f"day {event['day_index'] + 1} of {event['num_days']}"
+    done, total = event["rows_done"], event["rows_of_phase"][event["phase"]]
+    rows = f"{short(done)} of {short(total)} rows"
+    speed = f"{short(event['samples_per_s'])} rows/s"
     return [
-        Bar(
-            f"{event['phase']} {event['day']}",
-            event["rows_done"],
-            event["rows_total"],
-            (rows, speed, _left_text(left.day_s)),
-        ),
-        Bar("run", left.days_done, event["num_days"], (days, "", _left_text(left.run_s))),
+        Bar(f"{event['phase']} {event['day']}", done, total, (rows, speed, _left_text(left.day_s))),
+        Bar("run", left.days_done, event["num_days"], (_place(event), "", _left_text(left.run_s))),
     ]
 
 
 def _progress_line(event: Mapping[str, Any], left: TimeLeft) -> str:
-    done, total = event["rows_done"], event["rows_total"]
-    return ", ".join(
-        [
-            f"{event['phase']} {event['day']} (day {event['day_index'] + 1} of {event['num_days']})",
-            f"{whole(done)} of {whole(total)} rows ({100 * done / max(total, 1):.0f} %)",
-            f"{short(event['samples_per_s'])} samples/s",
-            f"day {_left_text(left.day_s)}",
-            f"run {_left_text(left.run_s)}",
-        ]
-    )
+    done, total = event["rows_done"], event["rows_of_phase"][event["phase"]]
+    unit = "epoch" if are_epochs([event["day"]]) else "day"
+    parts = [
+        f"{event['phase']} {event['day']} ({_place(event)})",
+        f"{whole(done)} of {whole(total)} rows ({100 * done / max(total, 1):.0f} %)",
+        f"{short(event['samples_per_s'])} rows/s",
+    ]
+    parts += [f"{what} {_left_text(s)}" for what, s in ((unit, left.day_s), ("run", left.run_s)) if s is not None]
+    return ", ".join(parts)
+
+
+def _place(event: Mapping[str, Any]) -> str:
+    """Which of the run's days it is; of epochs and the test, which is one more, the number alone."""
+    number = f"{event['day_index'] + 1} of {event['num_days']}"
+    return number if are_epochs([event["day"]]) else f"day {number}"
 
 
 def _left_text(seconds: float | None) -> str:
-    return f"{duration(seconds)} left"
+    return f"{duration(seconds)} left" if seconds is not None else ""
 
 
 # Columns of the table of days, within 80 letters for two arms; NE and AUC stand once per arm, under its name.
@@ -169,7 +171,7 @@ def _day_header(arms: Sequence[str]) -> list[str]:
     names = [before, *(f"{cut(arm, width):>{width}}" for arm in arms)]
     titles = [f"{'day':<{_DAY}}", f"{'rows':>{_ROWS}}", f"{'base rate':>{_BASE_RATE}}"]
     titles += [f"{title:>{_SCORE}}" for _ in arms for title in ("NE", "AUC")]
-    return [GAP.join(names), GAP.join([*titles, f"{'samples/s':>{_SPEED}}"])]
+    return [GAP.join(names), GAP.join([*titles, f"{'rows/s':>{_SPEED}}"])]
 
 
 def _day_line(records: Sequence[Mapping[str, Any]]) -> str:

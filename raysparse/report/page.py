@@ -57,7 +57,7 @@ def render_page(run: Run, folder_name: str) -> str:
         "tiles": [tile for tile in _tiles(run) if tile.value != MISSING],
         "arms": ranking.arm_grid(history) if history.is_ranking else _arm_grid(run),
         "arms_note": _arms_note(run),
-        "unit": "day" if history.epochs is None else "epoch",
+        "unit": history.unit,
         "charts": figures_of(run_charts(history)),
         "warm_up": _warm_up_note(history),
         "plan": _plan_grid(plan_lines(run.plan)) if run.plan else None,
@@ -88,13 +88,13 @@ def _tiles(run: Run) -> Iterator[Tile]:
     history, totals = run.history, run.history.totals
     first, *others = history.arms
     if history.epochs is not None:
-        yield Tile("epochs", whole(len(history.epochs.days) - 1), "learned")
+        yield Tile("epochs", whole(run.history.totals["epochs"]), "learned")
     else:
         num_scored = int(np.sum(~history.warm_up))
         scored = "" if num_scored == len(history.days) else f"{num_scored:,} scored"
         yield Tile("days", whole(len(history.days)), scored)
     yield Tile("rows", short(totals["rows"]))
-    yield Tile("training", short(totals["samples_per_s"]), "samples/s")
+    yield Tile("training", short(totals["samples_per_s"]), "rows/s")
     since = "since it was resumed" if run.summary.get("resumed") else ""
     yield Tile("run time", duration(number_of(run.summary.get("seconds"))), since)
     yield Tile("parameters", short(number_of(run.summary.get("parameters"))), "without the tables")
@@ -197,7 +197,11 @@ def _click_arms_note(run: Run) -> str:
 
 def _warm_up_note(history: History) -> str:
     warm_up = int(history.warm_up.sum())
-    return f"Shaded: {counted(warm_up, 'warm-up day')}, learned but not scored; no mean counts them." if warm_up else ""
+    return (
+        f"Shaded: {counted(warm_up, f'warm-up {history.unit}')}, learned but not scored; no mean counts them."
+        if warm_up
+        else ""
+    )
 
 
 def _plan_grid(lines: Sequence[PlanLine]) -> Grid:
@@ -244,7 +248,7 @@ def _plan_grid(lines: Sequence[PlanLine]) -> Grid:
 
 
 def _day_grid(history: History) -> Grid:
-    titles = ("rows", "base rate", "NE", "AUC", "log loss", "calibration", "MACs", "train samples/s", "score samples/s")
+    titles = ("rows", "base rate", "NE", "AUC", "log loss", "calibration", "MACs", "train rows/s", "score rows/s")
     columns = [Column("day", "text"), Column("arm", "text name"), *(Column(title) for title in titles)]
     return Grid(columns, [Row(_day_cells(record), "warm-up" if record.warm_up else "") for record in history.records])
 

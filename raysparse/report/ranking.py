@@ -69,12 +69,14 @@ def _mask_cells(history: History, arm: str) -> list[str]:
 
 def arms_note(history: History) -> str:
     """Say what the table of arms shows."""
-    if any("test" in means for means in history.totals["arms"].values()):
-        return (
-            "Validation: of the epoch with the best NDCG@10. Test: predicted once, at the end; by arm best with the "
-            "weights of the epoch that is best by early_stop's metric, by the others with their last ones. Ranks are "
-            "among all items."
-        )
+    if history.epochs is not None:
+        note = "Validation: of the epoch with the best NDCG@10. Ranks are among all items."
+        if any("test" in means for means in history.totals["arms"].values()):
+            note += (
+                " Test: predicted once, at the end; by arm best with the weights of the epoch that is best by "
+                "early_stop's metric, by the others with their last ones."
+            )
+        return note
     note = "Means over the scored days, each weighed by its targets. Ranks are among all items."
     if _compares(history):
         note += (
@@ -87,7 +89,7 @@ def arms_note(history: History) -> str:
 def day_grid(history: History) -> Grid:
     """Return the table of days of a page."""
     titles = ("rows", "targets", *map(title_of, _ALL), "train rows/s", "score rows/s")
-    columns = [Column("day", "text"), Column("arm", "text name"), *map(Column, titles)]
+    columns = [Column(history.unit, "text"), Column("arm", "text name"), *map(Column, titles)]
     return Grid(columns, [Row(_day_cells(record), "warm-up" if record.warm_up else "") for record in history.records])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysparse.data.dataset import TEST
+from raysparse.data.selection import are_epochs
 from raysparse.errors import DataError
 from raysparse.train.ranking_summary import RANKING_METRICS
 from raysparse.train.run_folder import HISTORY, JOB, PLAN, SUMMARY, RunFolder
@@ -86,9 +87,14 @@ class History:
     @cached_property
     def epochs(self) -> "History | None":
         """Without its test, where epochs were learned, whose validation is another thing; None for a stream of days."""
-        if TEST not in self.days:
+        if not are_epochs(self.days):
             return None
         return History([record for record in self.records if record.day != TEST])
+
+    @property
+    def unit(self) -> str:
+        """What its lines are called: a day, or an epoch."""
+        return "day" if self.epochs is None else "epoch"
 
     def series(self, arm: str, name: str) -> Floats:
         """Values of one of `NUMBERS` over the days, `[num_days]`; NaN where missing, and for scores of warm-up days."""

@@ -66,6 +66,7 @@ def render_search_page(search: SearchRun, folder_name: str) -> str:
         "charts": figures_of(search_charts(search)),
         "networks": figures_of(_network(finalist) for finalist in results.finalists if finalist.choice is not None),
         "networks_note": _NETWORKS_NOTE,
+        "unit": search.supernet.unit if search.supernet is not None else None,
         "supernet": figures_of(run_charts(search.supernet)) if search.supernet is not None else None,
         "every_run": _run_grid(results),
         "errors": _error_grid(search),

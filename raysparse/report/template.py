@@ -175,7 +175,7 @@ SEARCH_PAGE = (
 
 <h2 class="screen">Details</h2>
 {% if supernet %}
-<details><summary>The supernet, day by day</summary>{{ figures(supernet) }}</details>
+<details><summary>The supernet, {{ unit }} by {{ unit }}</summary>{{ figures(supernet) }}</details>
 {% endif %}
 {% if every_run %}
 <details><summary>Every run of a finalist or a baseline</summary>{{ grid(every_run, tall=True) }}</details>

@@ -112,8 +112,8 @@ def _ending(record: Mapping[str, Any]) -> str:
 
 def _status(trial: Mapping[str, Any]) -> str:
     if trial["status"] == "stopped":
-        days = counted(len(trial["means"]), "day")
-        return f"stopped after {days} at {fixed(trial['means'][-1], _DIGITS)}"
+        scores = counted(len(trial["means"]), "score")
+        return f"stopped after {scores} at {fixed(trial['means'][-1], _DIGITS)}"
     if trial["status"] == "failed":
         return f"failed: {' '.join(str(trial['error'] or MISSING).split())}"
     return "finished"

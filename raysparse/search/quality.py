@@ -13,6 +13,8 @@ class Quality:
     second: str
     second_title: str
     is_better_high: bool
+    unit: str
+    """What the history of a network that is trained alone has a line for."""
 
     @property
     def objective(self) -> str:
@@ -24,7 +26,7 @@ class Quality:
         return 1.0 - value if self.is_better_high else value
 
 
-CLICKS = Quality("log_loss", "log loss", "auc", "AUC", is_better_high=False)
-NEXT_ITEMS = Quality("ndcg@10", "NDCG@10", "hr@10", "HR@10", is_better_high=True)
+CLICKS = Quality("log_loss", "log loss", "auc", "AUC", is_better_high=False, unit="day")
+NEXT_ITEMS = Quality("ndcg@10", "NDCG@10", "hr@10", "HR@10", is_better_high=True, unit="epoch")
 
 QUALITIES = {quality.name: quality for quality in (CLICKS, NEXT_ITEMS)}

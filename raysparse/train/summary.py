@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
+from raysparse.data.selection import are_epochs
 from raysparse.train.metrics import normalized_entropy
 from raysparse.train.ranking_summary import is_ranking, ranking_gap, ranking_means
 
@@ -24,7 +25,7 @@ def summarize(history: list[dict[str, Any]]) -> dict[str, Any]:
     is the mean over the arm's days of its NE relative to the dense arm's on the same day, and
     `ne_gap_percent_last_half` that of the days in the last half of the stream. Without an arm `trained` the first
     one stands for the dense one. Arms that are trained but not served (`shadow`) are left out. Of a sequence model see
-    `ranking_means` and `ranking_gap`.
+    `ranking_means` and `ranking_gap`; where it learns epochs, those that were learned are counted in place of days.
     """
     served = [record for record in history if not record.get("shadow")]
     arms = arms_in_order(record["arm"] for record in served)
@@ -32,8 +33,10 @@ def summarize(history: list[dict[str, Any]]) -> dict[str, Any]:
     dense = of_arm[arms[0]] if arms else []
     seconds = sum(record["train_seconds"] for record in dense)
     rows = sum(record.get("trained_rows", record["rows"]) for record in dense)
+    learned = [record for record in dense if record.get("trained_rows", record["rows"])]
+    length = {"epochs": len(learned)} if are_epochs(record["day"] for record in dense) else {"days": len(dense)}
     return {
-        "days": len(dense),
+        **length,
         "last_day": history[-1]["day"] if history else None,
         "rows": rows,
         "train_seconds": seconds,

@@ -102,7 +102,7 @@ def test_one_run_that_fails_costs_its_learning_rate_and_is_tried_again_when_resu
     assert row is not None
     assert len(row["runs"]) == 1
     assert contest.row(DLRM) is None
-    reason = "learning rate 0.1 stopped after 2 days at 0.65000; learning rate 0.2 failed: the loss is nan"
+    reason = "learning rate 0.1 stopped after 2 days at log loss 0.65000; learning rate 0.2 failed: the loss is nan"
     assert contest.reason(DLRM) == reason
     assert not contest.was_stopped(DLRM)
     assert screen.messages[0] == "finalist 1, learning rate 0.2: failed: the loss is nan"

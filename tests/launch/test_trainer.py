@@ -33,7 +33,7 @@ class Screen:
         self.tables = rows
 
     def progress(self, event: dict[str, Any]) -> None:
-        assert 0 < event["rows_done"] <= event["rows_total"]
+        assert 0 < event["rows_done"] <= event["rows_of_phase"][event["phase"]]
 
     def day(self, records: list[dict[str, Any]]) -> None:
         self.days.append(records[0]["day"])

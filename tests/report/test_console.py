@@ -20,7 +20,7 @@ def progress(rows_done: int, day_index: int = 1, phase: str = "train") -> dict[s
         "day": f"2013-01-0{day_index + 1}",
         "phase": phase,
         "rows_done": rows_done,
-        "rows_total": 2_000_000,
+        "rows_of_phase": {"score": 2_000_000, "train": 2_000_000},
         "samples_per_s": 100_000.0,
         "day_index": day_index,
         "num_days": 3,
@@ -46,13 +46,14 @@ SUMMARY = {
 
 
 def run_through(console: Console, clock: Clock) -> None:
-    console.start("flights\x1b[31m \u202e[red]x[/red]", 3, "/runs/flights")
+    console.start("flights\x1b[31m \u202e[red]x[/red]", "/runs/flights")
     with console:
         console.plan([table("carrier"), table("tail_number", rows=4096, bytes=262_144, ranks=[0, 1])])
         for day_index in range(3):
-            for rows_done in (0, 1_000_000, 2_000_000):
-                clock.now_s += 6.0
-                console.progress(progress(rows_done, day_index))
+            for phase in ("score", "train"):
+                for rows_done in (0, 1_000_000, 2_000_000):
+                    clock.now_s += 3.0
+                    console.progress(progress(rows_done, day_index, phase))
             day = f"2013-01-0{day_index + 1}"
             console.day([record(day, "trained"), record(day, "frozen", ne=0.95, auc=None)])
         console.message("workers failed; restart 1 of 2")
@@ -64,7 +65,7 @@ def test_plain_output_has_no_control_characters():
     run_through(console, clock)
     text = stream.getvalue()
     assert all(letter.isprintable() or letter == "\n" for letter in text)
-    assert "flights?[31m ?[red]x[/red]: 3 days\nrun folder /runs/flights\n" in text
+    assert "flights?[31m ?[red]x[/red]\nrun folder /runs/flights\n" in text
     assert text.isascii()
 
 
@@ -75,7 +76,7 @@ def test_the_table_of_days_is_aligned():
     console.day([record("2013-01-03", "trained", warm_up=True), record("2013-01-03", "frozen", warm_up=True)])
     assert stream.getvalue().splitlines() == [
         "                                           trained          frozen",
-        "day                rows  base rate      NE     AUC      NE     AUC  samples/s",
+        "day                rows  base rate      NE     AUC      NE     AUC     rows/s",
         "2013-01-01          987    25.00 %  0.9000  0.7000  0.9000  0.7000      117 k",
         "2013-01-02    1,234,567    25.00 %  0.9000  0.7000       -       -     50.0 k",
         "2013-01-03        1,000    25.00 %         warm-up         warm-up     50.0 k",
@@ -129,14 +130,26 @@ def test_many_tables_share_a_line():
 def test_progress_lines_are_rare():
     console, stream, clock = plain()
     console.message("start")
+    console.progress(progress(500_000, phase="score"))
     for _ in range(100):
         clock.now_s += 0.5
         console.progress(progress(500_000))
     lines = stream.getvalue().splitlines()[1:]
     assert len(lines) == 50 / LINE_INTERVAL_S
     assert lines[0] == (
-        "train 2013-01-02 (day 2 of 3), 500,000 of 2,000,000 rows (25 %), 100 k samples/s, day 15 s left, run 55 s left"
+        "train 2013-01-02 (day 2 of 3), 500,000 of 2,000,000 rows (25 %), 100 k rows/s, day 15 s left, run 55 s left"
     )
+
+
+def test_epochs_and_the_test_are_not_called_days():
+    console, stream, clock = plain()
+    console.message("start")
+    clock.now_s += LINE_INTERVAL_S
+    console.progress(progress(500_000) | {"day": "epoch-001"})
+    assert "train epoch-001 (2 of 3), 500,000 of 2,000,000 rows" in stream.getvalue()
+    assert "rows/s, epoch 15 s left\n" in stream.getvalue()  # how fast it scores is not known yet
+    console.finish({"epochs": 3, "rows": 1_000}, "run", "report.html")
+    assert "finished: 3 epochs, 1,000 rows" in stream.getvalue()
 
 
 def test_a_finished_day_stands_for_its_progress_line():
@@ -154,7 +167,7 @@ def test_the_end_says_what_came_of_it_and_where_it_lies():
     console.finish(SUMMARY, "/runs/flights", "/runs/flights/report.html")
     assert stream.getvalue().splitlines() == [
         "",
-        "finished in 7 min 17 s: 365 days, 327,346 rows, 108 k samples/s of training",
+        "finished in 7 min 17 s: 365 days, 327,346 rows, 108 k rows/s of training",
         "arm          NE  stream NE     AUC  calibration  NE gap to trained",
         "trained  0.8756     0.8512  0.7363        1.000                  -",
         "frozen   0.9587     0.9301  0.5786        1.002           +9.486 %",
@@ -173,7 +186,7 @@ def test_a_terminal_shows_bars_and_the_same_rows(monkeypatch):
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is hidden and shown again
     shown = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", text)
     assert "of 2.00 M rows" in shown
-    assert re.search(r"train 2013-01-01 ━+ +0 of 2\.00 M rows 100 k samples/s +20 s left", shown)
+    assert re.search(r"score 2013-01-01 ━+ +0 of 2\.00 M rows 100 k rows/s +\n", shown)
     assert re.search(r"run +━+ +day 3 of 3 ", shown)
     assert "[red]x[/red]" in shown
     assert "2013-01-03        1,000    25.00 %  0.9000  0.7000  0.9500       -     50.0 k" in shown

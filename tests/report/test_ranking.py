@@ -69,6 +69,19 @@ def test_a_page_of_epochs_has_the_best_validation_and_the_tests(tmp_path: Path):
     assert "1,000" in page.texts or "1.00 k" in page.texts  # rows that were learned in two epochs
 
 
+def test_a_page_of_epochs_that_go_on_has_the_best_so_far(tmp_path: Path):
+    warm_up = line("epoch-000", changes={"warm_up": True, "ndcg@10": 0.9})
+    page = page_of(write_run(tmp_path, [warm_up, EPOCHS[1], line("epoch-002", changes={"ndcg@10": 0.3})]))
+    assert ["trained", "validation, epoch-001", "0.2500", "0.3125", "0.2500", *["0.2500"] * 4] in page.rows
+    text = " ".join(page.texts)
+    assert "Epoch by epoch" in text
+    assert "Validation: of the epoch with the best NDCG@10. Ranks are among all items." in text
+    assert "Shaded: 1 warm-up epoch, learned but not scored" in text
+    assert "day" not in text.lower()
+    tile = page.texts.index("epochs")
+    assert [part for part in page.texts[tile + 1 : tile + 6] if part][:2] == ["3", "learned"]
+
+
 def test_a_stream_of_days_is_weighed_by_its_targets(tmp_path: Path):
     days = [
         line("2030-01-01", changes={"warm_up": True}),
@@ -161,7 +174,7 @@ def test_the_console_prints_ranks_of_each_arm():
         console.day(EPOCHS[1:2])
         console.day(EPOCHS[3:])
         arms = {"trained": {"days": 2, "day": "epoch-001", **dict.fromkeys(RANKING_METRICS, 0.25)}}
-        console.finish({"days": 3, "rows": 1_000, "arms": arms}, "run", "report.html")
+        console.finish({"epochs": 3, "rows": 1_000, "arms": arms}, "run", "report.html")
     lines = stream.getvalue().splitlines()
     assert lines[1].split() == ["day", "targets", "NDCG@10", "HR@10", "MRR@10", "rows/s"]
     assert lines[2].split() == ["epoch-001", "200", "0.3125", "0.2500", "0.2500", "1,000"]

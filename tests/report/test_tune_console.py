@@ -38,7 +38,7 @@ def test_a_table_keeps_the_order_and_says_how_each_trial_ended():
     assert trial_lines(TRIALS, "log_loss") == [
         "trial  log loss     AUC  time  sparse.learning_rate  dense.learning_rate  how it ended",
         "    1   0.43210  0.7500  43 s                   0.1                1e-05  finished",
-        "    0         -       -     -                  0.25                 0.02  stopped after 2 days at 0.51000",
+        "    0         -       -     -                  0.25                 0.02  stopped after 2 scores at 0.51000",
         "    2         -       -     -                   0.5                 0.03  failed: the loss is nan "
         + "!" * 46
         + "..",
@@ -90,7 +90,7 @@ def test_a_run_is_told_line_by_line_and_ends_with_what_can_be_pasted():
         'trial 1: sparse.learning_rate 0.1, dense.learning_rate 1e-05, model {"kind": "dlrm", "top": [256, ..',
         "trial 1: goes on",
         "trial 1 finished in 43 s: 0.43210; 1 of 3 done",
-        "trial 0 stopped after 2 days at 0.51000; 2 of 3 done",
+        "trial 0 stopped after 2 scores at 0.51000; 2 of 3 done",
     ]
     assert lines[6] == "trial 2 failed: the loss is nan " + "!" * 99 + "; 3 of 3 done"
     assert lines[8] == "finished in 1 min 30 s: 3 trials, 1 stopped, 1 failed"

@@ -85,6 +85,16 @@ def ranked(day: str, arm: str = "trained", targets: int = 100, **changes: Any) -
     return record(day, arm, targets=targets, **dict.fromkeys(RANKING_METRICS, 0.25), **changes)
 
 
+def test_epochs_that_go_on_have_a_best_one_and_no_mean():
+    epochs = [ranked(f"epoch-00{number}", trained_rows=7) | {"ndcg@10": 0.1 * number} for number in range(3)]
+    summary = summarize([*epochs, ranked("epoch-003", trained_rows=0) | {"ndcg@10": 0.05}])
+    assert summary["epochs"] == 3
+    assert "days" not in summary
+    means = summary["arms"]["trained"]
+    assert (means["day"], means["ndcg@10"]) == ("epoch-002", 0.2)
+    assert "test" not in means
+
+
 def test_arms_of_a_stream_of_sequences_are_compared_over_the_days_that_both_have():
     half = {"macs": 4, "swapped": True, "churn": 0.25}
     arms = arms_of(
