@@ -19,6 +19,8 @@ Tree = dict[str, Any]
 Fault = tuple[tuple[int | str, ...], object, str]
 """Where in a config, what was found there, what is allowed."""
 
+_NOTHING = object()
+
 
 class Config(BaseModel):
     """A frozen config that knows its keys: an unknown one is an error, never ignored.
@@ -150,6 +152,26 @@ def _list_index(node: list[Any], part: str, text: str) -> int:
     return int(part)
 
 
+def differences(found: Any, wanted: Any, key: str = "") -> list[tuple[str, str, str]]:
+    """Return the keys, dotted, under which two trees differ, and both values as JSON, `nothing` where there is none."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        names = sorted({*found, *wanted})
+        parts = [(name, found.get(name, _NOTHING), wanted.get(name, _NOTHING)) for name in names]
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        parts = list(zip(map(str, range(len(found))), found, wanted, strict=True))
+    else:
+        return [] if found == wanted else [(key, _shown(found), _shown(wanted))]
+    return [
+        difference
+        for name, one, other in parts
+        for difference in differences(one, other, f"{key}.{name}" if key else name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is _NOTHING else json.dumps(value)
+
+
 def check(config_type: type[ConfigType], tree: Tree, origin: str) -> ConfigType:
     """Turn a tree into its typed config, or raise one ConfigError that lists every fault.
 
@@ -176,8 +198,8 @@ def refuse(config: Config, faults: Iterable[Fault]) -> None:
 
 
 def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
-    key = ".".join(_path_in_tree(tree, details["loc"])) or "(the whole job)"
     kind = details["type"]
+    key = ".".join(_path_in_tree(tree, details["loc"], kind in ("missing", "fault"))) or "(the whole job)"
     if kind == "extra_forbidden":
         allowed = _keys_at(config_type, details["loc"][:-1])
         near = difflib.get_close_matches(str(details["loc"][-1]), allowed, n=1)
@@ -199,13 +221,15 @@ def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
     return f"{key}: found {json.dumps(found, default=str)}; allowed: {message}"
 
 
-def _path_in_tree(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
-    """Drop from a pydantic location the tags of unions, which are no keys of the user's file."""
+def _path_in_tree(tree: Any, loc: tuple[int | str, ...], ends_in_key: bool) -> list[str]:
+    """Drop from a pydantic location the tags of unions, which are no keys of the user's file.
+
+    `ends_in_key`: the last part is one, although it may not be there.
+    """
     path: list[str] = []
     node = tree
     for position, part in enumerate(loc):
-        last = position == len(loc) - 1
-        if isinstance(node, dict) and (part in node or last):
+        if isinstance(node, dict) and (part in node or (ends_in_key and position == len(loc) - 1)):
             path.append(str(part))
             node = node.get(part)
         elif isinstance(node, list) and isinstance(part, int):

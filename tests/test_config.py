@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from raysparse.config import override, parse_yaml
+from raysparse.config import differences, override, parse_yaml
 from raysparse.errors import ConfigError
 from raysparse.job import TrainJob, TuneJob, check_train_job, dump_job, load_train_job
 
@@ -166,3 +166,18 @@ def test_a_key_that_is_given_twice_is_named_with_its_lines(tmp_path: Path):
 def test_a_resolved_job_reads_back_as_itself():
     job = check_train_job({**JOB, "model": {"kind": "dcn", "rank": None}}, "x.yaml")
     assert check_train_job(parse_yaml(dump_job(job), "job.yaml"), "job.yaml") == job
+
+
+def test_a_fault_between_keys_is_that_of_the_part_and_not_of_its_kind():
+    assert "  model: allowed: num_heads of one value, or" in faults(model={"kind": "sasrec", "num_heads": [2, 2, 2]})
+
+
+def test_differences_have_dotted_keys_in_lists_too():
+    found = {"a": 1, "list": [{"x": 1}, {"x": 2}], "longer": [1], "same": [3]}
+    wanted = {"b": None, "list": [{"x": 1}, {"x": 3}], "longer": [1, 2], "same": [3]}
+    assert differences(found, wanted) == [
+        ("a", "1", "nothing"),
+        ("b", "nothing", "null"),
+        ("list.1.x", "2", "3"),
+        ("longer", "[1]", "[1, 2]"),
+    ]

@@ -4,7 +4,7 @@ import posixpath
 from typing import TypeVar
 
 from raysparse.callbacks import FeatureCacheConfig, SequenceCacheConfig
-from raysparse.config import Tree
+from raysparse.config import Tree, differences
 from raysparse.errors import ConfigError
 from raysparse.job.search import SearchJob
 from raysparse.job.train import TrainJob
@@ -52,12 +52,10 @@ def refuse_changes(old: J, new: J) -> None:
     resumable = _resumable(new)
     if isinstance(old, TrainJob) and isinstance(new, TrainJob):
         old = _moved_along(old, new)
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     changed = [
-        f"  {key}: {before.get(key)!r} in the run, {after.get(key)!r} in the job"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-        and not any(key == allowed or key.startswith(allowed + ".") for allowed in resumable)
+        f"  {key}: {before} in the run, {after} in the job"
+        for key, before, after in differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
+        if not any(key == allowed or key.startswith(allowed + ".") for allowed in resumable)
     ]
     if changed:
         raise ConfigError(
@@ -95,13 +93,3 @@ def _resumable(job: TrainJob | SearchJob | TuneJob) -> tuple[str, ...]:
     if job.optimizer.schedule.decay_steps is None:
         return RESUMABLE_OVER_THE_SAME_DAYS
     return RESUMABLE_CHANGES
-
-
-def _flatten(tree: Tree, prefix: str = "") -> Tree:
-    flat: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

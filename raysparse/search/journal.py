@@ -17,13 +17,12 @@ from typing import Any, BinaryIO, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from raysparse.config import Config, Tree
+from raysparse.config import Config, Tree, differences
 from raysparse.errors import CheckpointError, RunTakenError
 from raysparse.search.population import Proposal
 from raysparse.search.space import C
 
 VERSION = 1
-_NOTHING = object()
 
 
 class Entry(Config):
@@ -221,30 +220,12 @@ def _damaged(path: Path, line_number: int, reason: str) -> CheckpointError:
 
 
 def _require_same_search(path: Path, found: Tree, wanted: Tree) -> None:
-    differing = _differing(found, wanted, "")
-    if differing:
-        listed = "".join(f"\n  {key}: {there} there, {here} here" for key, there, here in differing)
+    listed = "".join(f"\n  {key}: {there} there, {here} here" for key, there, here in differences(found, wanted))
+    if listed:
         raise CheckpointError(
             f"{path} is the journal of another search:{listed}\n"
             "go on with the search as it was, or choose another run folder"
         )
-
-
-def _differing(found: Any, wanted: Any, key: str) -> list[tuple[str, str, str]]:
-    """Keys, dotted, under which two trees differ, with both values."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        return [
-            difference
-            for name in sorted({*found, *wanted})
-            for difference in _differing(
-                found.get(name, _NOTHING), wanted.get(name, _NOTHING), f"{key}.{name}" if key else name
-            )
-        ]
-    return [] if found == wanted else [(key, _shown(found), _shown(wanted))]
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is _NOTHING else json.dumps(value)
 
 
 def _sync_folder(folder: Path) -> None:
