@@ -19,6 +19,7 @@ from raysparse.launch.cluster import connect, shortage_for_trials
 from raysparse.launch.contest import compete
 from raysparse.launch.data import ensure_data
 from raysparse.launch.entrants import Contender
+from raysparse.launch.ray_data import quiet_ray_data
 from raysparse.launch.run_facts import run_facts
 from raysparse.launch.search_kind import SearchKind, kind_of
 from raysparse.launch.tasks import run_tasks
@@ -112,9 +113,10 @@ def search(job: SearchJob, folder: RunFolder, display: SearchDisplay) -> tuple[T
 
     What an earlier, killed process has done is taken over: the supernet's checkpoints, the cache, every journaled
     score, and finished runs. Raises what a run raises, CheckpointError where cache and journal belong to another
-    supernet.
+    supernet, RunTakenError once another process has begun the search anew.
     """
     started = time.time()
+    folder = folder.held()
     per_run = job.scaling.num_workers * job.scaling.threads_per_worker
     connect(max(per_run * job.finalists.num_parallel, job.trials.num_actors * job.trials.threads_per_actor))
     dataset = ensure_data(job.data, display)
@@ -191,6 +193,7 @@ def _score_choices(
             display.message(f"{searcher.num_replayed} scored choices are taken from {JOURNAL}")
 
         def show(_: Entry | None = None) -> None:
+            folder.require_ownership()  # the lock is that of a file that is gone where another process began anew
             quality = kind.quality
             losses = [entry.objectives[quality.objective] if entry.objectives else None for entry in journal.entries]
             best = best_so_far(losses)[-1] if losses else None
@@ -215,7 +218,8 @@ def _searcher_of(
         return build_searcher(config, kind.space, job.seed)
     if not folder.exists(RELAXED):
         display.phase(f"searching {config.num_networks} networks by gradients, {config.num_steps} steps each")
-        (found,) = run_tasks(_Relaxed(job, kind), [folder.url(CACHE)])
+        with quiet_ray_data():
+            (found,) = run_tasks(_Relaxed(job, kind), [folder.url(CACHE)])
         tree = [
             {"choice": one.choice.model_dump(mode="json"), "expected_macs": one.expected_macs, "trace": one.trace}
             for one in found

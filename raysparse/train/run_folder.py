@@ -112,12 +112,19 @@ class RunFolder:
         self.write(OWNER, owner)
         return owner
 
+    def held(self) -> "RunFolder":
+        """Return the folder as one that writes for as long as nobody else takes it over; driver."""
+        return RunFolder(self.path, self.read(OWNER))
+
     def require_ownership(self) -> None:
         """Raise RunTakenError where the folder has another owner by now."""
-        if self._owner is not None and self.read(OWNER) != self._owner:
+        if self._owner is None:
+            return
+        # A folder within one that begins anew is gone, and its owner with it.
+        if not self.exists(OWNER) or self.read(OWNER) != self._owner:
             raise RunTakenError(
-                f"the run {self.path} was taken over by another `raysparse train`; this one ends, so that they do not "
-                "write over each other"
+                f"the run {self.path} was taken over by another process of raysparse; this one ends, so that they do "
+                "not write over each other"
             )
 
     def history(self) -> list[dict[str, Any]]:

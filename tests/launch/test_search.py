@@ -9,7 +9,7 @@ import pytest
 from raysparse.data.dataset import Day
 from raysparse.data.schema import DenseFeature, IdFeature, Schema
 from raysparse.data.split import SplitConfig, split_days
-from raysparse.errors import CheckpointError, ConfigError
+from raysparse.errors import CheckpointError, ConfigError, RunTakenError
 from raysparse.job import SearchJob, check_job, refuse_changes, require_kind
 from raysparse.launch.click_search import ClickSearch
 from raysparse.launch.search import _say_what_no_network_keeps_to, open_search, search
@@ -100,6 +100,17 @@ class Killer(Screen):
                 os.kill(process.pid, signal.SIGKILL)
 
 
+class BegunAnew(Screen):
+    """Begins the search anew, as another process does, while this one is at its trials."""
+
+    def __init__(self, job: SearchJob) -> None:
+        super().__init__()
+        self._job = job
+
+    def trial(self, done: int, total: int, best: float | None, failed: int) -> None:
+        open_search(self._job, "fresh")
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str, tmp_path: Path, ray_cluster: None):
@@ -148,6 +159,10 @@ def test_a_search_that_is_disturbed_ends_where_an_undisturbed_one_does(data: str
 
     with pytest.raises(ConfigError, match="scoring.tuning_steps: 5 in the run, 6 in the job"):
         open_search(job_of(data, folder, scoring={"tuning_rows": 200, "tuning_steps": 6}), "resume")
+
+    with pytest.raises(RunTakenError, match="was taken over by another process"):
+        run(job_of(data, folder), "resume", BegunAnew(job_of(data, folder)))
+    assert sorted(path.name for path in folder.iterdir()) == ["job.yaml", "owner"]
     with pytest.raises(ConfigError, match="--resume goes on with it, --fresh"):
         open_search(job_of(data, folder), "new")
     # A supernet that is not the one whose features are cached.
@@ -178,7 +193,7 @@ def test_a_resumed_search_may_train_others_alone_and_take_more_of_the_cluster(tm
         "x", tmp_path, finalists={**finalists, "weights": "inherited"}, baselines=[], trials={"gpus_per_actor": 1}
     )
     refuse_changes(job, other)
-    with pytest.raises(ConfigError, match="finalists.weights: 'inherited' in the run, 'drawn' in the job") as caught:
+    with pytest.raises(ConfigError, match='finalists.weights: "inherited" in the run, "drawn" in the job') as caught:
         refuse_changes(job, job_of("x", tmp_path, finalists=finalists))
     assert "finalists.count" not in str(caught.value).splitlines()[1]
 
@@ -195,7 +210,7 @@ def test_a_resumed_search_compares_over_the_same_days(tmp_path: Path):
     job, longer = (
         job.model_copy(update={"data": job.data.model_copy(update={"last_day": day})}) for day in ("002", "003")
     )
-    with pytest.raises(ConfigError, match="data.last_day: '002' in the run, '003' in the job"):
+    with pytest.raises(ConfigError, match='data.last_day: "002" in the run, "003" in the job'):
         refuse_changes(job, longer)
 
 

@@ -84,13 +84,25 @@ def test_who_was_overtaken_writes_no_more(tmp_path: Path):
     old = RunFolder(driver.path, driver.claim())
     old.write_history([{"day": "000"}])
     new = RunFolder(driver.path, driver.claim())
-    with pytest.raises(RunTakenError, match="was taken over by another `raysparse train`; this one ends"):
+    with pytest.raises(RunTakenError, match="was taken over by another process of raysparse; this one ends"):
         old.write_history([{"day": "001"}])
     with pytest.raises(RunTakenError):
         CheckpointFolder(old).finish("step-000000001", {})
     assert new.history() == [{"day": "000"}]
     new.write_history([{"day": "002"}])
     assert new.history() == [{"day": "002"}]
+
+
+def test_who_holds_a_folder_ends_once_it_is_begun_anew(tmp_path: Path):
+    driver, inner = RunFolder(str(tmp_path / "run")), RunFolder(str(tmp_path / "run" / "supernet"))
+    driver.open("job", "new", lambda text, origin: None)
+    held, of_supernet = driver.held(), RunFolder(inner.path, inner.claim())
+    driver.open("job", "resume", lambda text, origin: None)
+    held.write("phases.json", "{}")
+    driver.open("job", "fresh", lambda text, origin: None)
+    for old in (held, of_supernet):
+        with pytest.raises(RunTakenError, match="was taken over by another process"):
+            old.write("results.json", "{}")
 
 
 def test_a_broken_line_of_the_history_is_named(tmp_path: Path):
