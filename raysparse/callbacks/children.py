@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.models.groups import groups_of
 from raysparse.models.sasrec.encoder import SASRec
 from raysparse.sharding.child import Child, OwnTables, SequenceChild
 from raysparse.sharding.weights import ShardedWeights
@@ -174,11 +173,6 @@ def churn_between(first: Masks, second: Masks) -> float:
     """Share of all groups that one of two masks keeps and the other does not."""
     changed = sum(int((first[place] != second[place]).sum()) for place in first)
     return changed / sum(len(mask) for mask in first.values())
-
-
-def is_masked(arm: Arm) -> bool:
-    """Whether an arm is a child in its masked, full-size state."""
-    return all(place.mask is not None for place in groups_of(child_of(arm).head).values())
 
 
 def _copied(moments: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:

@@ -67,16 +67,8 @@ class EvidenceConfig(Config):
     is null or `judged_days` above 1, it is compared on the days that follow. Of equal children one in forty is refused
     at -2, one in six at -1."""
     max_age_days: int = Field(default=2, ge=1)
-    """Days after which a candidate that was never better is dropped and another one forked; above `judged_days`."""
-
-    @model_validator(mode="after")
-    def _is_judged(self) -> "EvidenceConfig":
-        if self.max_age_days < self.judged_days:
-            raise ValueError(
-                f"a refresh.max_age_days of at least judged_days, {self.judged_days}, so that a candidate is judged "
-                f"before it is dropped; found {self.max_age_days}"
-            )
-        return self
+    """Days since its fork, the window among them, after which a candidate that was never better is dropped and another
+    one forked: at least `judged_days`, and `window_days - 1` more."""
 
 
 RefreshConfig = Annotated[NeverConfig | EveryConfig | EvidenceConfig | RegrowthConfig, Field(discriminator="kind")]
@@ -119,6 +111,17 @@ class SparsityConfig(Config):
                 f"a refresh.days of at least window_days, {self.window_days}, since one child is pruned at a time; "
                 f"found {self.refresh.days}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _is_judged(self) -> "SparsityConfig":
+        if isinstance(self.refresh, EvidenceConfig):
+            least = self.refresh.judged_days + self.window_days - 1
+            if self.refresh.max_age_days < least:
+                raise ValueError(
+                    f"a refresh.max_age_days of at least {least}, judged_days plus the days of the window but one, so "
+                    f"that a candidate is judged before it is dropped; found {self.refresh.max_age_days}"
+                )
         return self
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from raysparse.callbacks import SparsityConfig
 from raysparse.data.dataset import Dataset
 from raysparse.data.schema import Schema
 from raysparse.data.selection import select_days
@@ -47,7 +48,10 @@ def _without_effect(job: TrainJob, dataset: Dataset, num_days: int) -> Iterator[
     if isinstance(job.model, SASRecConfig) and job.data.epochs is None and kept and job.model.max_length > kept:
         text = f"{job.model.max_length} items are read of a history, of which the data set keeps {kept}"
         yield f"model.max_length: {text} and the day's own; prepare it with a larger max_history"
-    if job.warm_up_days >= num_days:
+    if job.data.epochs is not None and job.warm_up_days > job.data.epochs:
+        text = f"all {job.data.epochs} epochs are warm-up, so that no validation counts"
+        yield f"warm_up_days: {text}"
+    elif job.data.epochs is None and job.warm_up_days >= num_days:
         yield f"warm_up_days: all {num_days} days are warm-up, so that the summary has no means"
     for number, callback in enumerate(job.callbacks):
         for key in ("after_days", "first_day"):
@@ -55,3 +59,8 @@ def _without_effect(job: TrainJob, dataset: Dataset, num_days: int) -> Iterator[
             if begins >= num_days:
                 text = f"{callback.kind} begins after {begins} days, and the run has {num_days}: it does nothing"
                 yield f"callbacks.{number}.{key}: {text}"
+        if isinstance(callback, SparsityConfig):
+            begins, length = callback.first_day, callback.window_days
+            if begins < num_days <= begins + length:
+                text = f"a window of {length} days after {begins} leaves none of {num_days} to serve a child"
+                yield f"callbacks.{number}.window_days: {text}: it does nothing"

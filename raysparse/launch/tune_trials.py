@@ -14,7 +14,7 @@ from raysparse.config import Tree
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import ASHAConfig, TrainJob, TuneJob
 from raysparse.launch.train_trial import MEAN, NEWS, NUM_DAYS, TrainTrial
-from raysparse.launch.trainer import absolute
+from raysparse.launch.trainer import with_absolute_paths
 from raysparse.launch.tune_log import TrialLog, TrialRecord, ended
 from raysparse.launch.tune_relay import Relay, run_tune
 from raysparse.launch.tune_values import Drawn, Proposer, Values, train_job
@@ -74,7 +74,7 @@ class TrialSettings:
     """How trials are run."""
 
     metric: str
-    """log_loss or ne, of the arm `trained`."""
+    """A loss of the arm `trained`, by which trials are stopped and compared: log_loss, ne, or 1-ndcg@10."""
     last_days: int
     """Days at the end over which the metric is taken."""
     num_days: int
@@ -106,7 +106,10 @@ class Trials:
 
     def done(self) -> list[TrialRecord]:
         """Return those that have ended, in the order of their end."""
-        return self._log.done()
+        # The run may have been moved since they were written down.
+        return [
+            record.model_copy(update={"run_folder": self._run_folder(record.number)}) for record in self._log.done()
+        ]
 
     def left(self) -> list[int]:
         """Return the numbers of those that have not ended."""
@@ -127,7 +130,8 @@ class Trials:
             self.end(number, {"error": str(error)}, [])
             return None
         self._display.trial_started(number, values)
-        return job.model_copy(update={"data": job.data.model_copy(update={"path": absolute(job.data.path)})})
+        # Tune runs a trial in a folder of its own.
+        return with_absolute_paths(job)
 
     def end(self, number: int, outcome: Tree | None, means: Sequence[float]) -> None:
         """Write down what a trial came to; no outcome: it was behind and is stopped."""

@@ -188,12 +188,14 @@ def restore(folder: CheckpointFolder, name: str, state: TrainState, callbacks: S
 def _check_day(
     folder: CheckpointFolder, name: str, saved_day: str | None, position: Position, state: TrainState
 ) -> None:
-    days = state.days
-    if position.day_index > len(days) or (
-        saved_day is not None and (position.day_index == len(days) or days[position.day_index].day != saved_day)
-    ):
-        here = days[position.day_index].day if position.day_index < len(days) else "none"
+    days, url = state.days, posixpath.join(folder.url, name)
+    if position.day_index + (saved_day is not None) > len(days):
         raise CheckpointError(
-            f"{posixpath.join(folder.url, name)} stands at day {saved_day}, number {position.day_index} of its run; in "
-            f"this job's data that is day {here}. Resume with the run's own data and data.first_day, or use --fresh"
+            f"{url} has learned {position.day_index} days, and the job ends after {len(days)}: data.last_day may be "
+            "later than that of the run, and not earlier. Put it back, or use --fresh"
+        )
+    if saved_day is not None and days[position.day_index].day != saved_day:
+        raise CheckpointError(
+            f"{url} stands at day {saved_day}, number {position.day_index} of its run; in this job's data that is day "
+            f"{days[position.day_index].day}. Resume with the run's own data and data.first_day, or use --fresh"
         )

@@ -47,8 +47,8 @@ class StepWatch:
             if not torch.isfinite(torch.tensor(loss)):
                 raise NonFiniteLossError(
                     f"the loss of arm {arm!r} is {loss} on day {step.day}, batch {step.batch} (from 0). Lower "
-                    "optimizer.sparse.learning_rate or optimizer.dense.learning_rate, set "
-                    "optimizer.dense.clip_norm or optimizer.schedule.warm_up_steps, or look at that day's dense "
-                    "values; checkpoints before it are good"
+                    "sparse.learning_rate or dense.learning_rate under optimizer (in a search supernet.optimizer or "
+                    "finalists.optimizer, in a tune run job.optimizer), set its dense.clip_norm or "
+                    "schedule.warm_up_steps, or look at that day's dense values; checkpoints before it are good"
                 )
         return request > 0

@@ -151,8 +151,8 @@ def test_a_run_killed_within_a_day_goes_on_exactly(data: str, whole: Path, tmp_p
 
 
 def test_budgets_and_periods_that_make_no_sense_are_refused():
-    def faults(**changes: Any) -> str:
-        callback = sparse("bad", {"kind": "every", "days": 1}, **changes)
+    def faults(refresh: dict[str, Any] | None = None, **changes: Any) -> str:
+        callback = sparse("bad", refresh or {"kind": "every", "days": 1}, **changes)
         with pytest.raises(ConfigError) as error:
             check_train_job({**job_of("data", "run").model_dump(mode="json"), "callbacks": [callback]}, "job")
         return str(error.value)
@@ -160,6 +160,9 @@ def test_budgets_and_periods_that_make_no_sense_are_refused():
     assert "callbacks.0.budget" in faults(budget=1.5)
     assert "callbacks.0.budget" in faults(budget=0.0)
     assert "window_days" in faults(window_days=2)
+    evidence = {"kind": "evidence", "judged_days": 3, "max_age_days": 8}
+    least = "max_age_days of at least 9, judged_days plus the days of the window but one"
+    assert least in faults(window_days=7, refresh=evidence)
     assert "by_hand" in faults(pruner={"kind": "greedy", "shares": {"top.2": 2.0}})
     assert "above 0" in faults(pruner={"kind": "greedy", "allocation": "by_hand", "shares": {"top.2": 0.0}})
 

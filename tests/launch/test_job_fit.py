@@ -8,7 +8,7 @@ from raysparse.errors import ConfigError
 from raysparse.job import check_train_job
 from raysparse.launch.job_fit import check_fit
 from tests.data.datasets import PLAIN, write_dataset
-from tests.data.sequence_sets import write_days
+from tests.data.sequence_sets import sequences, write_days, write_parts
 
 
 class Messages:
@@ -71,4 +71,23 @@ def test_what_waits_for_days_that_do_not_come_is_said(dataset: Dataset, tmp_path
     ]
     assert said_of(dataset, tmp_path, callbacks=callbacks[:1], warm_up_days=3) == [
         "warm_up_days: all 3 days are warm-up, so that the summary has no means"
+    ]
+
+
+def test_a_window_that_ends_with_the_run_and_epochs_of_warm_up_are_told(dataset: Dataset, tmp_path: Path):
+    def of_window(first_day: int, days: int) -> list[str]:
+        own = {"kind": "sparsity", "budget": 0.5, "first_day": first_day, "window_days": days}
+        widths = {"least_groups": 1, "multiple_of": 1}
+        return said_of(dataset, tmp_path, callbacks=[{**own, "refresh": {"kind": "never"}, "widths": widths}])
+
+    assert of_window(0, 2) == []
+    for first_day, days in ((0, 3), (2, 1)):
+        text = f"a window of {days} days after {first_day} leaves none of 3 to serve a child: it does nothing"
+        assert of_window(first_day, days) == [f"callbacks.0.window_days: {text}"]
+
+    parts = write_parts(tmp_path / "parts", sequences(20))
+    changes = {"data": {"path": parts.path, "epochs": 2}, "model": {"kind": "sasrec", "max_length": 5}}
+    assert said_of(parts, tmp_path, warm_up_days=2, **changes) == []
+    assert said_of(parts, tmp_path, warm_up_days=3, **changes) == [
+        "warm_up_days: all 2 epochs are warm-up, so that no validation counts"
     ]

@@ -86,6 +86,27 @@ def test_a_log_of_other_values_is_refused(tmp_path: Path):
         Trials(other, folder, build_proposer(other), Silent())
 
 
+def test_a_trial_finds_its_folders_wherever_tune_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    own = {"start_from": {"run_folder": "runs/first"}}
+    job = tune_job(tmp_path / "run", {RATE: choice(0.1)}, data="data/set", job=own, searcher={"kind": "grid"})
+    started = Trials(job, RunFolder(str(tmp_path / "run")), build_proposer(job), Silent()).start(0)
+    assert started is not None
+    assert started.data.path == str(tmp_path / "data" / "set")
+    assert started.start_from is not None
+    assert started.start_from.run_folder == str(tmp_path / "runs" / "first")
+
+
+def test_trials_move_with_their_run(tmp_path: Path):
+    job = tune_job(tmp_path / "run", {RATE: choice(0.1)}, searcher={"kind": "grid"})
+    trials = Trials(job, RunFolder(str(tmp_path / "run")), build_proposer(job), Silent())
+    trials.start(0)
+    trials.end(0, {"metric": 0.5, "auc": None, "seconds": 1.0}, [0.5])
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = Trials(job, RunFolder(str(tmp_path / "moved")), build_proposer(job), Silent())
+    assert [record.run_folder for record in moved.done()] == [str(tmp_path / "moved" / "trials" / "000")]
+
+
 def test_means_weigh_days_by_their_rows_and_leave_warm_up_out():
     days = [
         {"day": "2030-01-01", "rows": 10, "log_loss": 9.0, "ne": 9.0, "warm_up": True},

@@ -167,6 +167,16 @@ def test_a_checkpoint_of_other_data_is_refused(data: str, tmp_path: Path, one_ra
         run_job(job_of(str(tmp_path / "other"), str(tmp_path / "run")))
 
 
+def test_a_run_is_not_cut_short_on_resuming(data: str, tmp_path: Path, one_rank: None):
+    run_job(job_of(data, str(tmp_path / "run")))
+    days = [record["day"] for record in history(tmp_path / "run") if record["arm"] == "trained"]
+    (tmp_path / "run" / "summary.json").unlink(missing_ok=True)
+    shorter = {"path": data, "batch_size": 64, "last_day": days[-2]}
+    fault = f"has learned {len(days)} days, and the job ends after {len(days) - 1}: data.last_day may be later"
+    with pytest.raises(CheckpointError, match=fault):
+        run_job(job_of(data, str(tmp_path / "run"), data=shorter))
+
+
 class Moves(Callback):
     """Notes the largest change of each table in the run's first step."""
 
