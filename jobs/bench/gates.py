@@ -1,6 +1,7 @@
 """What data-aware gates are worth: beside as many multiply-adds in the layers themselves, and fed by another user.
 
-python jobs/bench/gates.py run --folder FOLDER [--job jobs/beauty.yaml] [--seeds 1 2 3] [--parallel 2] [KEY=VALUE ...]
+python jobs/bench/gates.py run --folder FOLDER [KEY=VALUE ...] [--job jobs/beauty.yaml] [--parallel 2]
+    [--seeds 1 2 3] [--only none paper wider_as_paper context wider_as_context]
 python jobs/bench/gates.py table --folder FOLDER
 
 `run` trains the job's network without gates, with each kind of gate, and without gates and with feed-forward networks
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--job", type=Path, default=Path("jobs/beauty.yaml"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--only", nargs="+")
     arguments = parser.parse_intermixed_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.what == "run":
@@ -69,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         (arguments, f"{name}-{seed}", (*of_name, f"seed={seed}"))
         for seed in arguments.seeds
         for name, of_name in networks_of(job.model).items()
+        if arguments.only is None or name in arguments.only
     ]
     with ThreadPoolExecutor(arguments.parallel) as pool:
         list(pool.map(train, runs))
