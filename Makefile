@@ -20,7 +20,7 @@ test: ## lint, format check, type check and all tests; stops at the first failur
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --durations 15
 
 clean: ## remove .venv and caches; data/ and runs/ stay
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -28,7 +28,7 @@ def test_test_checks_everything_in_order():
         "ruff check .",
         "ruff format --check .",
         "basedpyright",
-        "OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadgroup",
+        "OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadgroup --durations 15",
     ]
 
 

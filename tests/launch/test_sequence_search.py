@@ -143,7 +143,7 @@ def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, 
     folder = tmp_path / "run"
     budgets = [8_000, 30_000]
     searcher = {"kind": "differentiable", "num_steps": 60, "constraint": {"kind": "dual", "budgets": budgets}}
-    finalists = {"rank_by": "budgets", "budgets": budgets, "optimizer": ADAM, "learning_rates": [1e-2]}
+    finalists = {"rank_by": "budgets", "budgets": budgets[:1], "optimizer": ADAM, "learning_rates": [1e-2]}
     space = {**SPACE, "lengths": [10]}
     supernet = {"optimizer": ADAM, "loss": {"kind": "sampled_softmax", "num_negatives": 16}}
     job = job_of(data, folder, searcher=searcher, finalists=finalists, baselines=[], space=space, supernet=supernet)
@@ -155,7 +155,7 @@ def test_gradients_find_a_network_within_each_budget(data: str, tmp_path: Path, 
     # The journal has the scores in the order in which the trials came to an end.
     macs = sorted(objectives["macs"] for _, objectives in scores(folder).values())
     assert all(0.95 * budget <= of_found <= budget for of_found, budget in zip(macs, budgets, strict=True))
-    assert [row["macs"] for row in results["rows"]] == macs
+    assert [row["macs"] for row in results["rows"]] == macs[:1]
     # A killed driver's networks are not searched again.
     (folder / "journal.jsonl").unlink()
     again, _, screen = run(job, "resume")

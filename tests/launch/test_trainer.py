@@ -15,7 +15,7 @@ from raysparse.job import TrainJob, check_train_job
 from raysparse.launch.trainer import open_run, train
 from tests.data.datasets import PLAIN, write_dataset
 from tests.launch.processes import OF_A_RUN, left_behind, processes
-from tests.train.ranks import history
+from tests.train.ranks import history, run_job
 
 pytestmark = pytest.mark.ray
 
@@ -107,7 +107,7 @@ def kill_a_worker(screen: Screen) -> None:
 
 
 def test_a_plan_that_does_not_fit_ends_the_run_with_the_reason(data: str, tmp_path: Path, ray_cluster: None):
-    job = job_of(data, tmp_path / "run", sharding={"memory_per_worker_gib": 1e-6})
+    job = job_of(data, tmp_path / "run", sharding={"memory_per_worker_gib": 1e-6}, scaling={"num_workers": 1})
     with pytest.raises(PlanError, match=r"no sharding plan: .* Change scaling.num_workers, sharding.memory_per_worker"):
         run(job)
 
@@ -148,17 +148,22 @@ def test_a_run_folder_is_never_taken_by_accident(data: str, tmp_path: Path):
     assert (tmp_path / "letters" / "dear.txt").read_text() == "you"
 
 
-def test_workers_multiply_matrices_with_the_precision_of_the_job(data: str, tmp_path: Path, ray_cluster: None):
-    def losses(precision: str) -> list[float]:
-        folder = tmp_path / precision
+def test_workers_multiply_matrices_with_the_precision_of_the_job(
+    data: str, tmp_path: Path, ray_cluster: None, one_rank: None
+):
+    def job(precision: str) -> TrainJob:
         tree = {
             "data": {"path": data, "batch_size": 512, "last_day": "001"},
             "model": {"kind": "dlrm", "top": [512, 512]},
             "scaling": {"num_workers": 1, "matmul_precision": precision},
         }
-        run(job_of(data, folder, callbacks=[], **tree))
-        return [line["log_loss"] for line in history(folder)]
+        return job_of(data, tmp_path / precision, callbacks=[], **tree)
 
+    def losses(precision: str) -> list[float]:
+        return [line["log_loss"] for line in history(tmp_path / precision)]
+
+    run_job(job("highest"))  # in this process, whose precision is torch's default
+    run(job("medium"))
     exact, coarse = losses("highest"), losses("medium")
     assert coarse == pytest.approx(exact, rel=0.02)
     assert (coarse != exact) == multiplies_otherwise("medium")
