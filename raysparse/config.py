@@ -199,7 +199,7 @@ def refuse(config: Config, faults: Iterable[Fault]) -> None:
 
 def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
     kind = details["type"]
-    key = ".".join(_path_in_tree(tree, details["loc"], kind in ("missing", "fault"))) or "(the whole job)"
+    key = ".".join(_path_in_tree(tree, details["loc"])) or "(the whole job)"
     if kind == "extra_forbidden":
         allowed = _keys_at(config_type, details["loc"][:-1])
         near = difflib.get_close_matches(str(details["loc"][-1]), allowed, n=1)
@@ -221,15 +221,14 @@ def _fault(config_type: type[Config], tree: Tree, details: ErrorDetails) -> str:
     return f"{key}: found {json.dumps(found, default=str)}; allowed: {message}"
 
 
-def _path_in_tree(tree: Any, loc: tuple[int | str, ...], ends_in_key: bool) -> list[str]:
-    """Drop from a pydantic location the tags of unions, which are no keys of the user's file.
-
-    `ends_in_key`: the last part is one, although it may not be there.
-    """
+def _path_in_tree(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Drop from a pydantic location the tags of unions, which are no keys of the user's file."""
     path: list[str] = []
     node = tree
     for position, part in enumerate(loc):
-        if isinstance(node, dict) and (part in node or (ends_in_key and position == len(loc) - 1)):
+        # The last part may be a key that is not there.
+        last = position == len(loc) - 1
+        if isinstance(node, dict) and (part in node or (last and part not in (node.get("kind"), node.get("source")))):
             path.append(str(part))
             node = node.get(part)
         elif isinstance(node, list) and isinstance(part, int):

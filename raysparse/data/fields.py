@@ -17,8 +17,9 @@ Floats = npt.NDArray[np.float64]
 
 _INTEGER = r"^-?\d{1,18}$"
 _INTEGER_BOUND = 10**18
-_NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
+_NUMBER = r"^([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|NaN)$"
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_TRUE, _FALSE = ("1", "1.0", "true", "True", "TRUE"), ("0", "0.0", "false", "False", "FALSE")
 LATEST_S = 4_102_444_800
 """2100-01-01: a later timestamp is in the wrong unit."""
 _LEAST_MS = 1e11
@@ -58,9 +59,9 @@ class Days:
 
 
 def to_label(column: pa.Array, faults: Faults) -> npt.NDArray[np.int8]:
-    """Labels written as 0 and 1, `[rows]`."""
-    ones = _true(pc.equal(column, "1"))
-    faults.mark(~(ones | _true(pc.equal(column, "0"))), "the label is not 0 or 1")
+    """Labels written as 0 and 1, or as booleans, `[rows]`."""
+    ones, zeros = (_true(pc.is_in(column, pa.array(texts))) for texts in (_TRUE, _FALSE))
+    faults.mark(~(ones | zeros), "the label is not 0 or 1")
     return ones.astype(np.int8)
 
 
@@ -72,11 +73,11 @@ def to_integers(column: pa.Array, name: str, faults: Faults, optional: bool = Fa
 
 
 def to_floats(column: pa.Array, name: str, faults: Faults, optional: bool = False) -> Floats:
-    """Numbers that fit float32, as float64, `[rows]`; NaN where one is missing or wrong."""
+    """Numbers that fit float32, as float64, `[rows]`; NaN where one is missing (NaN is) or wrong."""
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         column = _cast_texts(column, pa.float64(), _NUMBER, f"{name} is not a number", faults)
-    given = np.asarray(column.is_valid())
-    values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    given = ~np.isnan(values)
     faults.mark(given & ~(np.abs(values) <= _FLOAT32_MAX), f"{name} is not a number")
     if not optional:
         faults.mark(~given, f"{name} is missing")
@@ -88,8 +89,7 @@ def to_unix_seconds(column: pa.Array, name: str, milliseconds: bool, faults: Fau
 
     Milliseconds so small that they have to be seconds are marked as well: they would all be days of January 1970.
     """
-    numbers = to_floats if pa.types.is_floating(column.type) else to_integers
-    times = numbers(column, name, faults)
+    times = (to_integers if pa.types.is_integer(column.type) else to_floats)(column, name, faults)
     if not milliseconds:
         return times
     too_small = (times > 0) & (times < _LEAST_MS)

@@ -60,14 +60,16 @@ class LineBlock:
     part: int
 
 
-def list_files(location: str, preferred: tuple[str, ...] = (), pattern: str = r".*") -> list[str]:
-    """Files at `location`: a file, a glob, or a folder (driver).
+def list_files(location: str, preferred: tuple[str, ...] = (), pattern: str = r".*", key: str = "input") -> list[str]:
+    """Files at `location`, which the job has under `key`: a file, a glob, or a folder (driver).
 
     Of a folder the first of the `preferred` names that is there, else all files whose name matches `pattern`.
-    DataError where there are none.
+    DataError where there are none, and where one is there packed and unpacked.
     """
     filesystem, root = fsspec.core.url_to_fs(location)
-    if filesystem.isdir(root):
+    if filesystem.isfile(root):
+        paths = [root]
+    elif filesystem.isdir(root):
         listed = sorted(cast(list[str], filesystem.ls(root, detail=False)))
         names = {path.rsplit("/", 1)[-1]: path for path in listed if filesystem.isfile(path)}
         chosen = [names[name] for name in preferred if name in names][:1]
@@ -75,7 +77,12 @@ def list_files(location: str, preferred: tuple[str, ...] = (), pattern: str = r"
     else:
         paths = sorted(path for path in cast(list[str], filesystem.glob(root)) if filesystem.isfile(path))
     if not paths:
-        raise DataError(f"found no file of this source at {location}; set `input` to a file, a folder or a glob")
+        raise DataError(f"found no file of this source at {location}; set `{key}` to a file, a folder or a glob")
+    twice = [path for path in paths if f"{path}.gz" in paths]
+    if twice:
+        raise DataError(
+            f"{twice[0]} lies beside {twice[0]}.gz, and its rows would be read twice; take one of them away"
+        )
     local = "file" in filesystem.protocol
     return [path if local else filesystem.unstrip_protocol(path) for path in paths]
 

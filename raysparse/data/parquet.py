@@ -24,13 +24,26 @@ def open_parquet(path: str, used: Sequence[str]) -> Iterator[pq.ParquetFile]:
         missing = [name for name in used if name not in parquet.schema_arrow.names]
         if missing:
             raise DataError(f"{path} has no column {', '.join(missing)}; it has {parquet.schema_arrow.names}")
+        require_once(path, used, parquet.schema_arrow.names)
         yield parquet
+
+
+def require_once(path: str, wanted: Sequence[str], found: Sequence[str]) -> None:
+    """Raise DataError where a wanted column stands in a file, Parquet or text, more than once."""
+    twice = [name for name in wanted if found.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has more than one column {', '.join(twice)}; give each a name of its own")
 
 
 def type_of(parquet: pq.ParquetFile, name: str) -> pa.DataType:
     """Return the type of a column's values, whether they are coded by a dictionary or not."""
     kind = parquet.schema_arrow.field(name).type
     return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column holds one of the several kinds of text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def is_list(kind: pa.DataType) -> bool:

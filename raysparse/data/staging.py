@@ -4,10 +4,13 @@
     OUTPUT.preparing        one that is to replace a finished data set is written here and swapped in at the end
     OUTPUT.replaced         the old one, while it is swapped out
 
-An earlier preparation that broke off leaves its mark, and is cleaned; anything else that is in the way is refused.
+An earlier preparation that broke off leaves its mark, and is cleaned; anything else that is in the way is refused. The
+mark says whose it is: where two preparations write to the same folder, the one that came last has it, and the other
+ends.
 """
 
 import posixpath
+import uuid
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,14 +30,29 @@ class Staging:
 
     path: str
     output: str
+    owner: str
+
+    def require_ownership(self) -> None:
+        """Raise DataError where another preparation has taken the folder over (driver)."""
+        filesystem, root = fsspec.core.url_to_fs(self.path)
+        mark = posixpath.join(root, UNFINISHED)
+        if not filesystem.exists(mark) or self.owner not in filesystem.cat_file(mark).decode():
+            raise DataError(
+                f"{self.path} was taken over by another preparation of the same data set; this one ends: let that one "
+                "finish, and take its data set"
+            )
 
     def finish(self) -> None:
-        """Show the written data set (driver), in place of the old one where there is one."""
+        """Show the written data set (driver), in place of the old one where there is one; DataError as above."""
+        self.require_ownership()
         filesystem, root = fsspec.core.url_to_fs(self.path)
+        _, output = fsspec.core.url_to_fs(self.output)
+        if self.path != self.output and "file" not in filesystem.protocol:
+            _replace_by_copies(filesystem, root, output)
+            return
         filesystem.rm_file(posixpath.join(root, UNFINISHED))
         if self.path == self.output:
             return
-        _, output = fsspec.core.url_to_fs(self.output)
         replaced = _replaced(output)
         filesystem.mv(output, replaced, recursive=True)
         filesystem.mv(root, output, recursive=True)
@@ -56,8 +74,26 @@ def claim(output: str, overwrite: bool) -> Staging:
     _, target = fsspec.core.url_to_fs(path)
     _clean(filesystem, target, path)
     filesystem.makedirs(target, exist_ok=True)
-    _mark(filesystem, target)
-    return Staging(path, output)
+    owner = uuid.uuid4().hex
+    _mark(filesystem, target, owner)
+    return Staging(path, output, owner)
+
+
+def _replace_by_copies(filesystem: AbstractFileSystem, root: str, output: str) -> None:
+    """Move a data set where no folder can be renamed: nobody finds a manifest there before all that it names."""
+    manifest = posixpath.join(output, MANIFEST)
+    _mark(filesystem, output)
+    filesystem.rm_file(manifest)
+    for path in cast(list[str], filesystem.ls(output, detail=False)):
+        if posixpath.basename(path.rstrip("/")) != UNFINISHED:
+            filesystem.rm(path, recursive=True)
+    for path in cast(list[str], filesystem.find(root)):
+        name = posixpath.relpath(path, root)
+        if name not in (MANIFEST, UNFINISHED):
+            filesystem.cp_file(path, posixpath.join(output, name))
+    filesystem.cp_file(posixpath.join(root, MANIFEST), manifest)
+    filesystem.rm_file(posixpath.join(output, UNFINISHED))
+    _remove(filesystem, root)
 
 
 def _undo_swap(filesystem: AbstractFileSystem, root: str) -> None:
@@ -103,8 +139,9 @@ def _remove(filesystem: AbstractFileSystem, root: str) -> None:
     filesystem.rm(root, recursive=True)
 
 
-def _mark(filesystem: AbstractFileSystem, root: str) -> None:
-    filesystem.pipe_file(posixpath.join(root, UNFINISHED), b"written by `raysparse prepare`, which has not finished\n")
+def _mark(filesystem: AbstractFileSystem, root: str, owner: str = "") -> None:
+    text = f"written by a preparation of raysparse, which has not finished\n{owner}\n"
+    filesystem.pipe_file(posixpath.join(root, UNFINISHED), text.encode())
 
 
 def _replaced(root: str) -> str:

@@ -11,8 +11,8 @@ from raysparse.data.sources import PrepareConfig
 from raysparse.errors import ConfigError
 from raysparse.job import DataConfig
 
-_PLACES = ("input", "weather")
-"""Keys that say where raw files lie, which may be elsewhere by now."""
+_PLACES = ("input", "weather", "user_profile")
+"""Keys that say where raw files lie, which may be elsewhere by now; none at all is another thing."""
 _LIMITS = ("max_bad_rows",)
 """Keys that change nothing of a data set that is there."""
 
@@ -53,7 +53,8 @@ def _refuse_other_rows(dataset: Dataset, prepare: PrepareConfig, display: Messag
         key: f"{data_key}.prepare.{key}: {json.dumps(found[key])} in the data set, {json.dumps(wanted[key])} in the job"
         for key in differing
     }
-    refused = [f"  {text}" for key, text in texts.items() if key not in _PLACES or "source" in differing]
+    moved = {key for key in _PLACES if found.get(key) and wanted.get(key) and "source" not in differing}
+    refused = [f"  {text}" for key, text in texts.items() if key not in moved]
     if refused:
         raise ConfigError(
             f"the data set {dataset.path} was made in another way than the job says:\n" + "\n".join(refused) + "\n"

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray.data
+from pydantic import ValidationError
 
 from raysparse.data import drift
 from raysparse.data.arrow import compute as pc
@@ -31,7 +32,7 @@ from raysparse.data.sequences.histories import write_file, write_items
 from raysparse.data.sources import FileConfig, PrepareConfig, Source, open_source
 from raysparse.data.sources.source import EncodedBlock
 from raysparse.data.staging import claim
-from raysparse.errors import DataError
+from raysparse.errors import ConfigError, DataError
 from raysparse.launch.ray_data import quiet_ray_data
 from raysparse.launch.tasks import run_tasks, task_items
 
@@ -88,12 +89,22 @@ def _prepare(config: PrepareConfig, output: str, overwrite: bool) -> Manifest:
         manifest = convert(config, reader, staging.path)
     else:
         source = open_source(config)
+        _check_schema(source)
         spans = _survey(source)
         staging = claim(output, overwrite)
         manifest = _convert(config, source, spans, staging.path)
+    staging.require_ownership()
     write_manifest(staging.path, manifest)
     staging.finish()
     return manifest
+
+
+def _check_schema(source: Source) -> None:
+    """Refuse features that cannot be, before the first pass."""
+    try:
+        source.schema()
+    except ValidationError as error:
+        raise ConfigError("; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())) from error
 
 
 def _survey(source: Source) -> list[Span]:
@@ -270,10 +281,18 @@ def _days(parts: list[WrittenPart]) -> tuple[Day, ...]:
 
 
 def _check_days(days: tuple[Day, ...], expected: list[str], rejects: list[Reject], spans: list[Span]) -> None:
+    """Refuse days without rows: those that are known to be there, and holes that are all bad rows.
+
+    A single date that is off, before all days or after them, is a bad row like any other.
+    """
     files = sorted({span.path for span in spans})
     origin = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
-    empty = sorted({*expected, *(row.day for row in rejects if row.day)} - {day.day for day in days})
+    known = [day.day for day in days]
+    rejected = {row.day for row in rejects if row.day and known and known[0] < row.day < known[-1]}
+    empty = sorted({*expected, *rejected} - set(known))
     if not days or empty:
         what = f"day {empty[0]} of {origin}" if empty else origin
-        why = f": {rejects[0].file}:{rejects[0].line}: {rejects[0].reason}" if rejects else ""
-        raise DataError(f"{what} has no row that can be read{why}; mend the input, or ask for fewer days")
+        first = next((row for row in rejects if empty and row.day == empty[0]), rejects[0] if rejects else None)
+        why = f": {first.file}:{first.line}: {first.reason}" if first is not None else ""
+        fewer = ", or ask for fewer days" if expected else ""
+        raise DataError(f"{what} has no row that can be read{why}; mend the input{fewer}")

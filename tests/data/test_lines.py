@@ -110,3 +110,18 @@ def test_a_packed_file_that_is_not_gzip_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     with pytest.raises(DataError, match="pack it with gzip"):
         cut_file(str(path))
+
+
+def test_a_file_beside_its_own_gz_is_refused(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.csv.gz", "b.csv"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(DataError, match=r"a.csv lies beside .*a.csv.gz, and its rows would be read twice"):
+        list_files(str(tmp_path))
+    assert list_files(str(tmp_path), preferred=("b.csv",)) == [str(tmp_path / "b.csv")]
+
+
+def test_a_file_may_have_a_name_like_a_glob_and_what_is_missing_is_named_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "x[1].csv").write_text("x")
+    assert list_files(str(tmp_path / "x[1].csv")) == [str(tmp_path / "x[1].csv")]
+    with pytest.raises(DataError, match="set `weather` to a file"):
+        list_files(str(tmp_path / "none.csv"), key="weather")

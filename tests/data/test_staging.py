@@ -1,5 +1,7 @@
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 
 from raysparse.data.staging import UNFINISHED, claim
@@ -77,3 +79,41 @@ def test_the_rest_of_a_swap_is_cleaned(tmp_path: Path, left: str) -> None:
     (tmp_path / "out.replaced" / left).write_text("")
     claim(str(output), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.preparing"]
+
+
+def test_of_two_preparations_the_later_one_has_the_folder(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first = claim(str(output), overwrite=False)
+    write_data_set(output, "first")
+    (output / "dataset.json").unlink()
+    second = claim(str(output), overwrite=False)
+    for step in (first.require_ownership, first.finish):
+        with pytest.raises(DataError, match="was taken over by another preparation"):
+            step()
+    write_data_set(output, "second")
+    second.finish()
+    with pytest.raises(DataError, match="was taken over by another preparation"):
+        first.finish()
+    assert (output / "dataset.json").read_text() == "second"
+
+
+def test_without_renaming_the_manifest_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fsspec.filesystem("memory")
+    for name in ("dataset.json", "day=000/part", "day=001/part"):
+        store.pipe_file(f"/sets/out/{name}", b"old")
+    staging = claim("memory://sets/out", overwrite=True)
+    for name in ("dataset.json", "day=000/part"):
+        store.pipe_file(f"/sets/out.preparing/{name}", b"new")
+    seen: list[tuple[str, bool]] = []
+    copy = type(store).cp_file
+
+    def noted(filesystem: Any, path: str, target: str, **own: Any) -> None:
+        seen.append((target.rpartition("/")[2], filesystem.exists("/sets/out/dataset.json")))
+        copy(filesystem, path, target, **own)
+
+    monkeypatch.setattr(type(store), "cp_file", noted)
+    staging.finish()
+    assert seen == [("part", False), ("dataset.json", False)]
+    assert store.find("/sets") == ["/sets/out/dataset.json", "/sets/out/day=000/part"]
+    assert store.cat_file("/sets/out/dataset.json") == b"new"
+    store.rm("/sets", recursive=True)

@@ -78,3 +78,17 @@ def test_a_data_set_of_another_source_is_refused(path: str):
     prepare = {"source": "criteo-kaggle", "input": "raw/train.txt"}
     with pytest.raises(ConfigError, match=r'data.prepare.source: "avazu" in the data set, "criteo-kaggle" in the job'):
         ensure_data(config_of(path, prepare), Screen())
+
+
+def test_where_raw_files_are_now_is_no_place_where_there_were_none(path: str):
+    source = {"source": "kdd12", "input": "raw", "user_profile": "raw/userid_profile.txt"}
+    write_manifest(path, Dataset.open(path).manifest.model_copy(update={"source": source}))
+    screen = Screen()
+    config = {"source": "kdd12", "input": "raw"}
+    ensure_data(config_of(path, config, user_profile="/mnt/users.txt"), screen)
+    assert screen.messages == [
+        'data.prepare.user_profile: "raw/userid_profile.txt" in the data set, "/mnt/users.txt" in the job; the data '
+        "set is taken as it is"
+    ]
+    with pytest.raises(ConfigError, match="data.prepare.user_profile"):
+        ensure_data(config_of(path, config), screen)

@@ -11,8 +11,9 @@ import pytest
 
 from raysparse.config import Config, check
 from raysparse.data import drift, lines
-from raysparse.data.dataset import Dataset, write_manifest
+from raysparse.data.dataset import Dataset, Day, write_manifest
 from raysparse.data.lines import Span
+from raysparse.data.rejects import Reject
 from raysparse.data.sources import DriftConfig, PrepareConfig, criteo, open_source
 from raysparse.data.sources.criteo import Criteo1tbConfig, CriteoKaggleConfig
 from raysparse.data.sources.flights import FlightsConfig
@@ -22,7 +23,7 @@ from raysparse.data.staging import UNFINISHED
 from raysparse.errors import DataError
 from raysparse.launch import prepare as prepare_module
 from raysparse.launch import tasks
-from raysparse.launch.prepare import prepare
+from raysparse.launch.prepare import _check_days, prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -241,6 +242,17 @@ def test_a_day_without_a_readable_row_is_named(tmp_path: Path) -> None:
     few = write_criteo(tmp_path / "few", 2)
     with pytest.raises(DataError, match=r"day 002 of .*train\.txt has no row .*fewer days"):
         prepare(few, str(tmp_path / "out"))
+
+
+def test_a_single_date_that_is_off_is_a_bad_row_and_a_hole_is_none():
+    days = tuple(Day(day=f"2013-01-0{number}", files=()) for number in (1, 3))
+    spans = [Span(0, "log.csv", 0, 9)]
+    good_day, stray = Reject("log.csv", 3, "no label", "x", "2013-01-01"), Reject("log.csv", 9, "no", "x", "2031-01-01")
+    _check_days(days, [], [good_day, stray], spans)
+    hole = Reject("log.csv", 5, "the label is not 0 or 1", "x", "2013-01-02")
+    fault = "day 2013-01-02 of log.csv has no row that can be read: log.csv:5: the label is not 0 or 1; mend the input$"
+    with pytest.raises(DataError, match=fault):
+        _check_days(days, [], [good_day, hole, stray], spans)
 
 
 def test_flights(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from raysparse.data.delimited import LineFormat, parse_block
 from raysparse.data.fields import Faults
 from raysparse.data.lines import list_files
-from raysparse.data.parquet import open_parquet, reject_rows, type_of
+from raysparse.data.parquet import is_text, open_parquet, reject_rows, type_of
 from raysparse.data.rejects import Rejects
 from raysparse.data.sequences.config import EventColumns, SequencesConfig
 from raysparse.data.sequences.event_rows import EventRule, line_events, read_lines
@@ -69,7 +69,7 @@ class EventTables:
 def _require_types(path: str, parquet: pq.ParquetFile, rule: EventRule) -> None:
     for name in (rule.user, rule.item):
         kind = type_of(parquet, name)
-        if not (pa.types.is_integer(kind) or _is_text(kind)):
+        if not (pa.types.is_integer(kind) or is_text(kind)):
             raise DataError(f"{path}: the column {name} holds {kind}; users and items are read from integers or text")
     kind = type_of(parquet, rule.time)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
@@ -77,14 +77,14 @@ def _require_types(path: str, parquet: pq.ParquetFile, rule: EventRule) -> None:
         raise DataError(
             f"{path}: the column {rule.time} holds {kind}, no dates; set columns.time_format to unix_s or unix_ms"
         )
-    if not (is_number or _is_text(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+    if not (is_number or is_text(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
         raise DataError(
             f"{path}: the column {rule.time} holds {kind}; times are read from dates, timestamps, numbers or text: set "
             "columns.time to a column of these"
         )
     if rule.rating:
         kind = type_of(parquet, rule.rating)
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_text(kind)):
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or is_text(kind)):
             raise DataError(f"{path}: the column {rule.rating} holds {kind}; ratings are read from numbers or text")
 
 
@@ -92,8 +92,4 @@ def _plain(column: pa.Array) -> pa.Array:
     """Read the several kinds of text as one."""
     if pa.types.is_dictionary(column.type):
         return _plain(column.dictionary_decode())
-    return column.cast(pa.string()) if _is_text(column.type) else column
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return column.cast(pa.string()) if is_text(column.type) else column

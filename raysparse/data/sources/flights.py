@@ -103,7 +103,7 @@ class Flights:
         self.notes = "flights without an arrival delay (cancelled or diverted) have no label and are left out"
         self.path = list_files(config.input or _packaged("flights.csv.zip"))[0]
         weather = config.weather or ("" if config.input else _packaged("weather.csv"))
-        self._weather_path = list_files(weather)[0] if weather else ""
+        self._weather_path = list_files(weather, key="weather")[0] if weather else ""
 
     def schema(self) -> Schema:
         """Three numbers, four of the day before, seven of the weather, and eleven ids."""
@@ -202,7 +202,7 @@ def _late_yesterday(
     known = faults.good_rows()
     day = np.zeros(len(late), np.int64)
     day[known] = np.array(ordinals, np.int64)[days.codes[known]] if ordinals else 0
-    group = pc.dictionary_encode(_join("-", *keys)).indices.fill_null(0).to_numpy() if keys else np.zeros_like(day)
+    group = _codes(_join("-", *keys)) if keys else np.zeros_like(day)
     width = int(group.max(initial=0)) + 1
     place = (day - day[known].min(initial=0)) * width + group
     place[~known] = 0
@@ -250,6 +250,12 @@ def _read(path: str) -> bytes:
 
 def _without_na(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.fill_null(pc.equal(column, "NA"), True), pa.scalar(None, pa.string()), column)
+
+
+def _codes(keys: pa.Array) -> npt.NDArray[np.int64]:
+    """Number the keys; those that are missing have one of their own."""
+    encoded = pc.dictionary_encode(keys)
+    return encoded.indices.cast(pa.int64()).fill_null(len(encoded.dictionary)).to_numpy()
 
 
 def _join(between: str, *columns: pa.Array) -> pa.Array:

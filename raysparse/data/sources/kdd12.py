@@ -79,7 +79,7 @@ class Kdd12:
         files = list_files(config.input, ("training.txt", "training.txt.gz"), r"training.*\.txt(\.gz)?")
         self.files = files
         profiles = config.user_profile or beside(files[0], "userid_profile.txt*")
-        self.profile = list_files(profiles)[0]
+        self.profile = list_files(profiles, key="user_profile")[0]
 
     def schema(self) -> Schema:
         """Ten ids of the line, and the user's gender and age."""

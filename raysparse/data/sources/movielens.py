@@ -15,7 +15,7 @@ from pydantic import Field
 
 from raysparse.data.arrow import compute as pc
 from raysparse.data.delimited import LineFormat
-from raysparse.data.fields import Faults, to_floats, to_integers, to_utc_days
+from raysparse.data.fields import Faults, to_floats, to_unix_seconds, to_utc_days
 from raysparse.data.hashing import hash_id_lists, hash_ids
 from raysparse.data.lines import Span, count_rows, cut_file
 from raysparse.data.rejects import Rejects
@@ -105,7 +105,7 @@ class Movielens:
             for feature in schema.ids:
                 hash_them = hash_id_lists if feature.multi_valued else hash_ids
                 columns[feature.name] = hash_them(joined[feature.name], feature.rows)
-            days = to_utc_days(to_integers(texts["timestamp"], "timestamp", faults), "timestamp", faults)
+            days = to_utc_days(to_unix_seconds(texts["timestamp"], "timestamp", False, faults), "timestamp", faults)
             return Encoded(columns, days)
 
         return encode_text(span, form, encode, schema, rejects)

@@ -1,9 +1,10 @@
 """What all sources share: the keys of their configs, the protocol, and the way from text lines to encoded rows."""
 
+import csv
 import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from raysparse.config import Config
 from raysparse.data.delimited import LineFormat, TextRows, parse_block
 from raysparse.data.fields import Days, Faults
 from raysparse.data.lines import LineBlock, Span, read_blocks, read_header
+from raysparse.data.parquet import require_once
 from raysparse.data.rejects import Reject, Rejects, readable
 from raysparse.data.schema import MAX_TABLE_ROWS, IdFeature, Schema
 from raysparse.errors import ConfigError, DataError
@@ -29,7 +31,7 @@ class SourceConfig(Config):
 
     rows_per_table: int = Field(default=100_000, ge=2, le=MAX_TABLE_ROWS)
     """Rows of each embedding table; ids of few values get a smaller one, up to this."""
-    rows: dict[str, int] = {}
+    rows: dict[str, Annotated[int, Field(ge=2, le=MAX_TABLE_ROWS)]] = {}
     """Rows of the table of single features, by name, over `rows_per_table`."""
     max_bad_rows: int = Field(default=100, ge=0)
     """Rows that may be unreadable before the preparation stops; they are kept aside in `rejects/`."""
@@ -115,12 +117,13 @@ def header_columns(
     `names` gives the file's names ours; a type behind a colon (`user_id:token`) is no part of a name.
     """
     line = read_header(path).decode("utf-8", "replace")
-    found = [name.strip().strip('"') for name in line.split(delimiter)]
+    found = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
     if names is not None:
         found = [names.get(name.partition(":")[0], name.partition(":")[0]) for name in found]
     missing = [name for name in wanted if name not in found]
     if missing:
         raise DataError(f"{path} has no column for {', '.join(missing)}; its first line reads {line[:500]!r}")
+    require_once(path, wanted, found)
     return tuple(found)
 
 
@@ -149,7 +152,9 @@ def finish_block(
     arrow = schema.arrow()
     columns = [encoded.columns[field.name] for field in arrow]
     good = faults.good_rows()
-    num_left_out = int((faults.left_out).sum())
+    left_out = faults.left_out.copy()
+    left_out[list(faults.reasons)] = False  # those are rejects
+    num_left_out = int(left_out.sum())
     days = encoded.days
     if not good.all():
         keep = pa.array(good)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from raysparse.data.delimited import LineFormat
 from raysparse.data.fields import Days, Faults, log_count, to_days, to_floats, to_label, to_unix_seconds, to_utc_days
 from raysparse.data.hashing import hash_id_lists, hash_ids
 from raysparse.data.lines import Span, count_rows, cut_file, list_files
-from raysparse.data.parquet import is_list, open_parquet, reject_rows, type_of
+from raysparse.data.parquet import is_list, is_text, open_parquet, reject_rows, type_of
 from raysparse.data.rejects import Rejects
 from raysparse.data.schema import LABEL, MAX_TABLE_ROWS, DenseFeature, IdFeature, Schema
 from raysparse.data.sources.source import (
@@ -29,10 +29,11 @@ from raysparse.data.sources.source import (
     finish_block,
     header_columns,
 )
-from raysparse.errors import ConfigError, DataError
+from raysparse.errors import DataError
 
 _DAY_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 """What can be the name of a folder everywhere."""
+_DAY_NUMBER = re.compile(r"\d{1,8}")
 
 
 class LabelColumn(Config):
@@ -62,8 +63,9 @@ class DayColumn(Config):
     column: str
     """Name in the file."""
     format: str = "date"
-    """`date` (2013-01-31, a time may follow), `unix_s`, `unix_ms`, `name` (text as it is; days are ordered by it), or a
-    strptime format such as `%d/%m/%Y`."""
+    """`date` (2013-01-31; a time may follow, one with a zone is taken to UTC), `unix_s`, `unix_ms`, `number` (a day's
+    number of up to eight digits, written with all eight), `name` (text as it is; days are ordered by it), or a strptime
+    format such as `%d/%m/%Y`."""
     unit: Literal["day", "hour"] = "day"
     """What counts as a day of the stream, for dates and timestamps."""
 
@@ -115,7 +117,29 @@ class TableConfig(SourceConfig):
     ids: tuple[IdColumn, ...] = Field(min_length=1)
     """The ids."""
     ordered: bool = False
-    """Whether rows lie in the order of their days; then files are written as they are read, without a sort."""
+    """Whether rows lie in the order of their days; then files are written as they are read, without a sort. Otherwise a
+    day is sorted in the memory of one process."""
+
+    @model_validator(mode="after")
+    def _has_features_that_can_be(self) -> Self:
+        if self.rows:
+            raise ValueError("no `rows` for the source `table`; give `rows` of the column under `ids`")
+        names = [LABEL, "day", *(column.column for column in (*self.dense, *self.ids))]
+        double = sorted({name for name in names if names.count(name) > 1})
+        if double:
+            raise ValueError(
+                "columns under `dense` and `ids` that stand there once and are not called label or day; found "
+                f"{', '.join(double)}"
+            )
+        sizes: dict[str, int] = {}
+        for column in self.ids:
+            table, rows = column.table or column.column, column.rows or self.rows_per_table
+            if sizes.setdefault(table, rows) != rows:
+                raise ValueError(
+                    f"one size for the shared table {table!r}; found {sizes[table]:,} and {rows:,} rows: give each of "
+                    "its ids the same `rows`"
+                )
+        return self
 
 
 class Table:
@@ -126,8 +150,6 @@ class Table:
     def __init__(self, config: TableConfig) -> None:
         self.config = config
         self.ordered = config.ordered
-        if config.rows:
-            raise ConfigError("rows: not for the source `table`; give `rows` of the column under `ids`")
         named = [config.label, config.day, *config.dense, *config.ids]
         self.used = tuple(dict.fromkeys(column.column for column in named))
 
@@ -180,7 +202,7 @@ class Table:
         lists = {column.column for column in self.config.ids if column.multi_valued}
         for name, kind in kinds.items():
             value = kind.value_type if is_list(kind) else kind
-            if pa.types.is_nested(value) or pa.types.is_binary(value) or pa.types.is_large_binary(value):
+            if not _is_readable(value):
                 raise DataError(
                     f"{path}: the column {name} holds {kind}; numbers, text, dates and lists of numbers or text can be "
                     "read"
@@ -222,6 +244,12 @@ class Table:
         for column, feature in zip(self.config.ids, self.schema().ids, strict=True):
             columns[column.column] = _ids(raw[column.column], column, feature.rows)
         return Encoded(columns, _days(raw[self.config.day.column], self.config.day, faults))
+
+
+def _is_readable(kind: pa.DataType) -> bool:
+    types = pa.types
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind)
+    return is_number or is_text(kind) or types.is_temporal(kind) or types.is_null(kind)
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -274,10 +302,12 @@ def _day_parser(rule: DayColumn) -> Callable[[str], str | None]:
     def parse(text: str) -> str | None:
         if rule.format == "name":
             return text if _DAY_NAME.fullmatch(text) else None
+        if rule.format == "number":
+            return f"{int(text):08d}" if _DAY_NUMBER.fullmatch(text) else None
         try:
             date = datetime.fromisoformat(text) if rule.format == "date" else datetime.strptime(text, rule.format)
         except ValueError:
             return None
-        return date.strftime(form)
+        return (date if date.tzinfo is None else date.astimezone(UTC)).strftime(form)
 
     return parse

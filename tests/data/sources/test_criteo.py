@@ -77,7 +77,7 @@ def test_one_day_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert reading.column("label") == [0, 0, 1, 1, 1]
     source = open_source(config)
     assert source.expected_days(source.spans()) == ["002", "010"]
-    (tmp_path / "day_2").write_text(f"{ROW}\n")
+    (tmp_path / "day_002").write_text(f"{ROW}\n")
     with pytest.raises(DataError, match="are the same day"):
         open_source(config).spans()
 

@@ -228,3 +228,85 @@ def test_contradictions_in_the_mapping_are_refused(tmp_path: Path) -> None:
         config(tmp_path, label={"column": "y", "positive": ["1"]})
     with pytest.raises(ConfigError, match="under `ids`"):
         open_source(config(tmp_path, rows={"user": 5}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (
+            {"ids": [{"column": "u", "rows": 1000, "table": "t"}, {"column": "v", "table": "t"}]},
+            "one size for the shared table 't'; found 1,000 and 100,000 rows",
+        ),
+        ({"dense": [{"column": "user"}]}, "stand there once and are not called label or day; found user"),
+        ({"ids": [{"column": "label"}]}, "are not called label or day; found label"),
+        ({"rows": {"user": 5}}, "give `rows` of the column under `ids`"),
+        ({"rows": {"user": 1}}, "rows.user: found 1; allowed: greater than or equal to 2"),
+    ],
+)
+def test_features_that_cannot_be_are_faults_of_the_job(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        config(tmp_path, **changes)
+
+
+def test_hours_with_a_zone_are_those_of_utc(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    stamps = ("2013-01-01T23:30:00-05:00", "2013-01-02T00:30:00+00:00", "2013-01-02T03:30:00")
+    path.write_text("when,clicked,user\n" + "".join(f"{stamp},1,u\n" for stamp in stamps))
+    day = {"column": "when", "unit": "hour"}
+    reading = read_source(config(path, dense=[], ids=[{"column": "user"}], day=day))
+    assert reading.days == ["2013-01-02T04", "2013-01-02T00", "2013-01-02T03"]
+
+
+def test_numbered_days_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"when": [10, 2, 1], "clicked": [1, 0, 1], "user": ["a", "b", "c"]}), path)
+    day = {"column": "when", "format": "number"}
+    reading = read_source(config(path, dense=[], ids=[{"column": "user"}], day=day))
+    assert reading.days == ["00000010", "00000002", "00000001"]
+
+
+def test_a_header_may_quote_the_delimiter_and_names_a_column_once(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('clicked,when,"user, paid"\n1,2013-01-01,7\n')
+    plain = {"dense": [], "ids": [{"column": "user, paid", "rows": 500}]}
+    assert read_source(config(path, **plain)).column("user, paid") == [id_of("7", 500)]
+    path.write_text("clicked,when,user,user\n1,2013-01-01,7,8\n")
+    plain = {"dense": [], "ids": [{"column": "user"}]}
+    with pytest.raises(DataError, match="more than one column user"):
+        read_source(config(path, **plain))
+    path = tmp_path / "rows.parquet"
+    columns = [pa.array([1]), pa.array(["2013-01-01"]), pa.array(["7"]), pa.array(["8"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["clicked", "when", "user", "user"]), path)
+    with pytest.raises(DataError, match="more than one column user"):
+        read_source(config(path, **plain))
+
+
+def test_large_numbers_and_missing_ones_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    table = {"when": ["2013-01-01"] * 2, "clicked": [True, False], "user": ["a", "b"]}
+    pq.write_table(pa.table({**table, "price": [2**60, 1], "age": [math.nan, 3.0]}), path)
+    dense = [{"column": "price"}, {"column": "age", "optional": True}]
+    reading = read_source(config(path, dense=dense, ids=[{"column": "user"}]))
+    assert reading.rejects == []
+    assert reading.column("price") == [2.0**60, 1.0]
+    assert reading.column("age") == [pytest.approx(math.nan, nan_ok=True), 3.0]
+    reading = read_source(config(path, dense=[{"column": "age"}], ids=[{"column": "user"}]))
+    assert [reject.reason for reject in reading.rejects] == ["age is missing"]
+
+
+def test_a_type_that_is_no_text_and_no_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    uuids = pa.array([b"0123456789abcdef"], pa.binary(16))
+    pq.write_table(pa.table({"when": ["2013-01-01"], "clicked": [1], "user": uuids}), path)
+    with pytest.raises(DataError, match=r"the column user holds fixed_size_binary\[16\]; numbers, text, dates"):
+        read_source(config(path, dense=[], ids=[{"column": "user"}]))
+
+
+def test_unix_times_and_booleans_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("when,clicked,user\n1400000000.0,True,u\n1400000000.25,false,u\n1400000000,1.0,u\n")
+    day = {"column": "when", "format": "unix_s"}
+    reading = read_source(config(path, dense=[], ids=[{"column": "user"}], day=day))
+    assert reading.rejects == []
+    assert reading.days == ["2014-05-13"] * 3
+    assert reading.column("label") == [1, 0, 1]
