@@ -21,6 +21,10 @@ class BlockSizes:
     """Columns of the concatenated dense inputs."""
     num_tokens_in: int
     """Tokens of the concatenated sparse inputs."""
+    is_one_dense: bool
+    """Whether the dense inputs are those of a single predecessor."""
+    is_one_sparse: bool
+    """Whether the sparse inputs are those of a single predecessor."""
     left: int
     right: int
     dense_width: int
@@ -48,7 +52,13 @@ class BlockSizes:
         return self.num_tokens + (NUM_MERGED if self.use.dense_to_sparse else 0)
 
     def skips(self, role: Role) -> bool:
-        """Whether a projection is left out, since it would not change the width."""
+        """Whether a projection is left out, since it would not change the width.
+
+        NASRec's code leaves out those of a dot's inputs for several predecessors as well. What the dot makes then
+        depends on their order, and so on how blocks are numbered, which is no property of a network.
+        """
+        if (role == "vector" and not self.is_one_dense) or (role == "compress" and not self.is_one_sparse):
+            return False
         widths = {
             "vector": (self.num_inputs, self.embedding_dim),
             "compress": (self.num_tokens_in, self.num_compressed),
@@ -89,6 +99,8 @@ def _sizes(block: BlockChoice, use: Use, widths: list[int], tokens: list[int], e
         use=use,
         num_inputs=sum(widths[index] for index in block.dense_inputs),
         num_tokens_in=sum(tokens[index] for index in block.sparse_inputs),
+        is_one_dense=len(block.dense_inputs) == 1,
+        is_one_sparse=len(block.sparse_inputs) == 1,
         left=widths[block.left],
         right=widths[block.right],
         dense_width=block.dense_width,

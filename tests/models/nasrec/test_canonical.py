@@ -33,6 +33,18 @@ def test_a_choice_and_its_canonical_form_give_the_same_logits(seed: int):
         torch.testing.assert_close(alone(*ROWS), NETWORK(*ROWS, choice), rtol=1e-9, atol=1e-9)
 
 
+def test_the_order_of_a_dots_sources_has_no_say():
+    """Block 1's and 2's tokens are as many as the dot compresses them to, and change places in the canonical form."""
+    choice = network(
+        block(dense_op="dot", dense_width=24, fm=True),
+        block(dense_op="cross", sparse_op="attention", fm=True),
+        block(dense_op="dot", dense_width=32, dense_inputs=(0, 2), sparse_inputs=(1, 2), fm=True),
+    )
+    assert canonical_order(choice) == (2, 1, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(export_subnet(NETWORK, choice)(*ROWS), NETWORK(*ROWS, choice), rtol=1e-9, atol=1e-9)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32))
 def test_the_canonical_form_of_a_canonical_form_is_itself(seed: int):
