@@ -9,6 +9,7 @@ from raysparse.errors import ConfigError
 from raysparse.models import AnyRecommender
 from raysparse.sparsity.greedy import GreedyConfig
 from raysparse.sparsity.layout import Layout
+from raysparse.sparsity.projection import uniform_widths
 
 
 def check_budgets(callbacks: Sequence[CallbackConfig], model: AnyRecommender, schema: Schema) -> None:
@@ -21,9 +22,22 @@ def check_budgets(callbacks: Sequence[CallbackConfig], model: AnyRecommender, sc
     for number, config in enumerate(callbacks):
         if isinstance(config, MaskAgeConfig | SmallDenseConfig | SparsityConfig):
             layout = config.widths.layout(model.head, macs)
-            layout.budget_macs(config.budget, f"callbacks.{number}.budget")
+            key = f"callbacks.{number}.budget"
+            budget = layout.budget_macs(config.budget, key)
+            if isinstance(config, SmallDenseConfig):
+                _check_narrow(layout, config.budget, budget, key)
             if not isinstance(config, SmallDenseConfig) and isinstance(config.pruner, GreedyConfig):
                 _check_shares(config.pruner, layout, f"callbacks.{number}.pruner.shares")
+
+
+def _check_narrow(layout: Layout, share: float, budget: int, key: str) -> None:
+    least = layout.macs(uniform_widths(layout, budget, prune_inputs=False))
+    if least > budget:
+        raise ConfigError(
+            f"{key}: found {share}, which is {budget:,} of the dense head's {layout.dense_macs:,} multiply-adds; with "
+            f"all its inputs and every other layer at its floor small_dense takes {least:,}, so that at least "
+            f"{least / layout.dense_macs:.4f} is possible. Raise the budget or lower the floor"
+        )
 
 
 def _check_shares(pruner: GreedyConfig, layout: Layout, key: str) -> None:

@@ -10,7 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysparse.config import Config
+from raysparse.models.layers import DenseVectors
 from raysparse.models.sasrec.encoder import SASRec
+from raysparse.models.xdeepfm import InteractionLayer
 from raysparse.sharding.child import Child, OwnTables, SequenceChild
 from raysparse.sharding.weights import ShardedWeights
 from raysparse.sparsity.compaction import compact, compact_tensor, kept_indices
@@ -77,7 +79,6 @@ def copy_tables(state: TrainState, parent: Parent, tables: TablesOfChild) -> Own
     model = state.make_arm("tables", trains=False).model
     assert isinstance(model, ShardedWeights)
     model.copy_from(parent.model)
-    model.tables.set_num_steps(state.position.num_steps)
     return OwnTables(model, learn=tables == "copied")
 
 
@@ -134,14 +135,14 @@ def training_of(state: TrainState, arm: Arm) -> Training:
 
 
 def reset_weights(head: nn.Module, seed: int) -> None:
-    """Draw all weights of a head's fully connected layers anew."""
+    """Draw all weights of a head anew."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(head, SASRec):
             head.draw()
             return
         for module in head.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | DenseVectors | InteractionLayer):
                 module.reset_parameters()
 
 

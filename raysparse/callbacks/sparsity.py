@@ -206,8 +206,8 @@ class Sparsity(Callback):
     def _is_due(self, state: TrainState) -> bool:
         config = self._config
         since = state.position.day_index - config.first_day
-        # A child whose window ends with the run would never be served.
-        if since < 0 or state.position.day_index + config.window_days >= len(state.days):
+        # One whose window ends with the run is served when the run goes on with more days.
+        if since < 0 or state.position.day_index + config.window_days > len(state.days):
             return False
         match config.refresh:
             case EveryConfig(days=days):

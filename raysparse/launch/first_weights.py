@@ -22,6 +22,7 @@ from raysparse.models.sasrec.supernet import export_subnet as sasrec_subnet
 from raysparse.search.ctr_space import CTRSpace
 from raysparse.search.sasrec_space import SASRecSpace
 from raysparse.sharding.global_tensor import GlobalTensor, replicated
+from raysparse.sharding.optimizer import STATE_NAMES
 from raysparse.sharding.weights import ShardedWeights
 from raysparse.train.arm import TRAINED
 from raysparse.train.checkpoint import CheckpointFolder
@@ -76,8 +77,9 @@ def _require_tables(job: TrainJob, schema: Schema, checkpoints: CheckpointFolder
 
 
 def take_first_weights(job: TrainJob, schema: Schema, model: ShardedWeights) -> None:
-    """Put another run's weights into a freshly built model, the state of its tables' optimizer with them.
+    """Put another run's weights into a freshly built model, and the sums of its tables' optimizer with them.
 
+    Adam's moments begin anew, as steps are counted anew: its correction would divide by what a mature moment is not.
     They are those of its best epoch where it kept them. All ranks together. Tables may be narrower here: they take the
     first columns.
     """
@@ -88,9 +90,10 @@ def take_first_weights(job: TrainJob, schema: Schema, model: ShardedWeights) -> 
     saved = store.shapes(f"{arm['name']}/")
 
     def read(tensors: dict[str, GlobalTensor]) -> None:
-        store.read({f"{arm['name']}/{key}": _as_wide(tensor, saved.get(key)) for key, tensor in tensors.items()})
+        wanted = {key: tensor for key, tensor in tensors.items() if not key.endswith(STATE_NAMES["adam"])}
+        store.read({f"{arm['name']}/{key}": _as_wide(tensor, saved.get(key)) for key, tensor in wanted.items()})
 
-    model.load_tables(read, {table: tuple(bounds) for table, bounds in arm["column_bounds"].items()}, num_steps=0)
+    model.load_tables(read, {table: tuple(bounds) for table, bounds in arm["column_bounds"].items()})
     source = _source_job(job.start_from)
     head = build_model(source.model, schema, source.seed).head
     weights = head.state_dict()

@@ -61,6 +61,6 @@ def _without_effect(job: TrainJob, dataset: Dataset, num_days: int) -> Iterator[
                 yield f"callbacks.{number}.{key}: {text}"
         if isinstance(callback, SparsityConfig):
             begins, length = callback.first_day, callback.window_days
-            if begins < num_days <= begins + length:
-                text = f"a window of {length} days after {begins} leaves none of {num_days} to serve a child"
-                yield f"callbacks.{number}.window_days: {text}: it does nothing"
+            if begins < num_days < begins + length:
+                text = f"a window of {length} days after {begins} does not fit into {num_days}: it does nothing"
+                yield f"callbacks.{number}.window_days: {text}"

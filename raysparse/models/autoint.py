@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from raysparse.config import Config
 from raysparse.models.groups import Groups, Link
-from raysparse.models.layers import mlp, mlp_links
+from raysparse.models.layers import DenseVectors, mlp, mlp_links
 
 
 class AutoIntConfig(Config):
@@ -62,7 +62,7 @@ class AutoInt(nn.Module):
         super().__init__()
         num_vectors = num_dense + num_features
         num_inputs = num_vectors * config.embedding_dim
-        self.dense_vectors = nn.Parameter(torch.randn(num_dense, config.embedding_dim) * 0.01)
+        self.vectors = DenseVectors(num_dense, config.embedding_dim)
         width = config.num_heads * config.head_dim
         self.attention = nn.Sequential(
             *(
@@ -80,6 +80,6 @@ class AutoInt(nn.Module):
 
     def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
         """Return the logits `[B]`."""
-        vectors = torch.cat([dense.unsqueeze(2) * self.dense_vectors, pooled], dim=1)
+        vectors = self.vectors(dense, pooled)
         attended = self.attention_logit(self.attention(vectors).flatten(1))
         return (attended + self.deep(self.fields(vectors.flatten(1)))).squeeze(1)

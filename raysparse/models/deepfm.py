@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from raysparse.config import Config
 from raysparse.models.groups import Groups, Link
-from raysparse.models.layers import mlp, mlp_links
+from raysparse.models.layers import DenseVectors, mlp, mlp_links
 
 
 class DeepFMConfig(Config):
@@ -33,7 +32,7 @@ class DeepFM(nn.Module):
         super().__init__()
         num_vectors = num_dense + num_features
         num_inputs = num_vectors * config.embedding_dim
-        self.dense_vectors = nn.Parameter(torch.randn(num_dense, config.embedding_dim) * 0.01)
+        self.vectors = DenseVectors(num_dense, config.embedding_dim)
         self.first_order = nn.Linear(num_inputs, 1)
         self.fields = Groups(num_vectors, config.embedding_dim)
         self.deep = nn.Sequential(mlp(num_inputs, config.deep), nn.Linear((num_inputs, *config.deep)[-1], 1))
@@ -44,7 +43,7 @@ class DeepFM(nn.Module):
 
     def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
         """Return the logits `[B]`."""
-        vectors = torch.cat([dense.unsqueeze(2) * self.dense_vectors, pooled], dim=1)
+        vectors = self.vectors(dense, pooled)
         flat = vectors.flatten(1)
         # Equation 2 by the identity of Rendle 2010: pairs = ((sum v)^2 - sum v^2) / 2.
         second_order = 0.5 * (vectors.sum(1).square() - vectors.square().sum(1)).sum(1)

@@ -35,6 +35,23 @@ def mlp_links(name: str, num_layers: int, consumer: str | None, first_column: in
     return links
 
 
+class DenseVectors(nn.Module):
+    """A vector for each dense feature, a learned one times its value, before those of ids: `[B, I + F, D]`."""
+
+    def __init__(self, num_dense: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_dense, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors."""
+        nn.init.normal_(self.weight, std=0.01)
+
+    def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
+        """Return the vectors of dense features `[B, I]` and pooled ids `[B, F, D]`."""
+        return torch.cat([dense.unsqueeze(2) * self.weight, pooled], dim=1)
+
+
 class PairwiseDots(nn.Module):
     """Dot products of all pairs of F vectors: `[B, F, D]` to `[B, F(F-1)/2]` (arXiv 1906.00091, section 2.1.3)."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from raysparse.config import Config
 from raysparse.models.groups import Groups, Link
-from raysparse.models.layers import mlp, mlp_links
+from raysparse.models.layers import DenseVectors, mlp, mlp_links
 
 
 class XDeepFMConfig(Config):
@@ -33,9 +33,14 @@ class InteractionLayer(nn.Module):
 
     def __init__(self, num_previous: int, num_first: int, num_maps: int) -> None:
         super().__init__()
-        bound = (num_previous * num_first) ** -0.5
         # Column i * num_first + j weighs the product of map i of the previous layer and field j.
-        self.weight = nn.Parameter(torch.empty(num_maps, num_previous * num_first).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(num_maps, num_previous * num_first))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights."""
+        bound = self.weight.shape[1] ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, previous: Tensor, first: Tensor) -> Tensor:
         """Return the next layer's maps."""
@@ -82,7 +87,7 @@ class XDeepFM(nn.Module):
         super().__init__()
         num_vectors = num_dense + num_features
         num_inputs = num_vectors * config.embedding_dim
-        self.dense_vectors = nn.Parameter(torch.randn(num_dense, config.embedding_dim) * 0.01)
+        self.vectors = DenseVectors(num_dense, config.embedding_dim)
         self.first_order = nn.Linear(num_inputs, 1)
         self.cin = CompressedInteractions(num_vectors, config.cin)
         self.cin_logit = nn.Linear(sum(config.cin), 1, bias=False)
@@ -95,7 +100,7 @@ class XDeepFM(nn.Module):
 
     def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
         """Return the logits `[B]`."""
-        vectors = torch.cat([dense.unsqueeze(2) * self.dense_vectors, pooled], dim=1)
+        vectors = self.vectors(dense, pooled)
         flat = vectors.flatten(1)
         logits = self.first_order(flat) + self.cin_logit(self.cin(vectors)) + self.deep(self.fields(flat))
         return logits.squeeze(1)

@@ -80,10 +80,10 @@ class Child:
         self.trained_head.step(self.own.model.tables.copied_weights())
         self.own.model.finish_tables(num_steps)
 
-    def set_learning_rate_factor(self, factor: float) -> None:
-        """Scale the learning rates of the head and of tables that learn."""
+    def begin_step(self, factor: float, num_steps: int) -> None:
+        """Scale the learning rates of the head and of tables that learn; `num_steps` were made."""
         if self.own is not None:
-            self.own.model.set_learning_rate_factor(factor)
+            self.own.model.begin_step(factor, num_steps)
         factor *= self.rate
         if factor != self._factor:
             self._factor = factor
@@ -95,10 +95,10 @@ class Child:
         tables = {} if self.own is None else self.own.model.table_state()
         return {**tables, **self.trained_head.state(), **extras}
 
-    def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
+    def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]]) -> None:
         """Restore what `state` gave, on any number of ranks."""
         if self.own is not None:
-            self.own.model.load_tables(read, bounds, num_steps)
+            self.own.model.load_tables(read, bounds)
         self.trained_head.load(read, shapes)
         if self.extras:
             read({f"extras/{name}": replicated(tensor) for name, tensor in self.extras.items()})

@@ -197,6 +197,11 @@ def _refuse_copies(config: ShardingConfig) -> None:
             )
 
 
+def _half(width: int) -> int:
+    """Return the widest shard of up to half of a table's columns that divides them, a multiple of 4."""
+    return next((half for half in range(width // 2 // 4 * 4, 4, -4) if width % half == 0), 4)
+
+
 def _constraints(
     model: AnyRecommender, config: ShardingConfig, automatic: list[ShardingKind], world_size: int
 ) -> dict[str, ParameterConstraints]:
@@ -209,7 +214,7 @@ def _constraints(
         chosen = config.tables.get(name)
         kind = chosen.kind if chosen is not None else config.default
         width = chosen.column_width if chosen is not None else None
-        width = width if width is not None else max(4, table.embedding_dim // 2 // 4 * 4)
+        width = width if width is not None else _half(table.embedding_dim)
         if kind == "column_wise" and table.embedding_dim % width:
             raise ConfigError(
                 f"sharding.tables.{name}.column_width: found {width}; allowed: a multiple of 4 that divides "

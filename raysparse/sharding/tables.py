@@ -127,9 +127,14 @@ class ShardedTables:
             embeddings.set_learning_rate(learning_rate)
 
     def set_num_steps(self, num_steps: int) -> None:
-        """Tell the fused kernels how many steps were made; Adam's bias correction depends on it."""
-        for embeddings in self._fused:
-            embeddings.set_optimizer_step(num_steps)
+        """Tell the fused kernels how many steps were made, on which Adam's bias correction depends.
+
+        To be told before every step: by themselves they count look-ups, those of scoring as well.
+        """
+        if self.config.kind == "adam":
+            for embeddings in self._fused:
+                embeddings.set_optimizer_step(num_steps)
+                embeddings.iter_cpu.fill_(num_steps)  # what is computed with; from the other it is taken once
 
     def copied_weights(self) -> list[Tensor]:
         """Parameters of tables that every rank copies; their gradients have to be averaged over the ranks."""

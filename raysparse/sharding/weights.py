@@ -67,8 +67,9 @@ class ShardedWeights:
         """End a step for the tables, once gradients are averaged."""
         self.tables.step_unfused(self._sparse.learning_rate * self._factor, num_steps)
 
-    def set_learning_rate_factor(self, factor: float) -> None:
-        """Scale the learning rates of tables and head."""
+    def begin_step(self, factor: float, num_steps: int) -> None:
+        """Scale the learning rates of tables and head, and say how many steps were made; before the look-up."""
+        self.tables.set_num_steps(num_steps)
         if factor == self._factor:
             return
         self._factor = factor
@@ -92,15 +93,14 @@ class ShardedWeights:
         """What the tables have learned, by name: `tables/...`."""
         return {f"tables/{name}": tensor for name, tensor in self.tables.state().items()}
 
-    def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
+    def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]]) -> None:
         """Restore what `state` gave, from any plan and number of ranks; all ranks together."""
-        self.load_tables(read, bounds, num_steps)
+        self.load_tables(read, bounds)
         self.trained_head.load(read, shapes)
 
-    def load_tables(self, read: ReadTensors, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
+    def load_tables(self, read: ReadTensors, bounds: dict[str, tuple[int, ...]]) -> None:
         """Restore what `table_state` gave, from any plan and number of ranks; all ranks together."""
         self.tables.load(lambda wanted: read({f"tables/{name}": t for name, t in wanted.items()}), bounds)
-        self.tables.set_num_steps(num_steps)
 
 
 def _column_bounds(plan: EmbeddingModuleShardingPlan, shapes: dict[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:

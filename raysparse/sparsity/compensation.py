@@ -58,6 +58,8 @@ class ColumnStatistics:
         )
         batch = weighted.T @ weighted
         training.add_up(batch)
+        if batch[-1, -1] == 0:
+            return  # no rank has a row
         self.moments.lerp_((batch / batch[-1, -1]).cpu(), 1.0 - self._decay)
 
     def narrow(self, kept: Tensor) -> None:

@@ -33,15 +33,15 @@ class ArmModel(Protocol):
         """Learn from this rank's loss; all ranks together. `num_steps` counts this step, from 1."""
         ...
 
-    def set_learning_rate_factor(self, factor: float) -> None:
-        """Scale the learning rates."""
+    def begin_step(self, factor: float, num_steps: int) -> None:
+        """Scale the learning rates, and say how many steps were made; before the look-up, which takes both along."""
         ...
 
     def state(self) -> dict[str, GlobalTensor]:
         """Everything learned, by name."""
         ...
 
-    def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]], num_steps: int) -> None:
+    def load(self, read: ReadTensors, shapes: ReadShapes, bounds: dict[str, tuple[int, ...]]) -> None:
         """Restore what `state` gave."""
         ...
 

@@ -180,7 +180,6 @@ def restore(folder: CheckpointFolder, name: str, state: TrainState, callbacks: S
             lambda tensors, prefix=prefix: store.read({prefix + key: tensor for key, tensor in tensors.items()}),
             lambda key, prefix=prefix: store.shapes(prefix + key),
             bounds,
-            position.num_steps,
         )
     state.arms.sort(key=lambda arm: order[arm.name])
 

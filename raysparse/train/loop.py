@@ -101,8 +101,7 @@ def _train_step(state: TrainState, watch: StepWatch, factor: float) -> None:
     torch.manual_seed(hash((state.seed, position.num_steps, state.stream.rank)) & 0x7FFFFFFF)
     trained = [arm for arm in state.arms if arm.trains and not arm.rests]
     for arm in trained:
-        # Before the look-up: the fused kernels update with the rate that it took along.
-        arm.model.set_learning_rate_factor(factor)
+        arm.model.begin_step(factor, position.num_steps)
     losses = {arm.name: state.task.loss_sum(arm, batch, position.num_steps) for arm in trained}
     state.step_losses = {name: loss.detach() for name, loss in losses.items()}
     state.save_agreed = watch.check()

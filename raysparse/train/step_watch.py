@@ -49,6 +49,7 @@ class StepWatch:
                     f"the loss of arm {arm!r} is {loss} on day {step.day}, batch {step.batch} (from 0). Lower "
                     "sparse.learning_rate or dense.learning_rate under optimizer (in a search supernet.optimizer or "
                     "finalists.optimizer, in a tune run job.optimizer), set its dense.clip_norm or "
-                    "schedule.warm_up_steps, or look at that day's dense values; checkpoints before it are good"
+                    "schedule.warm_up_steps, or look at that day's dense values. Another optimizer is another run: "
+                    "start_from in it takes this one's last checkpoint, which is good"
                 )
         return request > 0

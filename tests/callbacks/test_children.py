@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from raysparse.callbacks.children import WidthsConfig, child_of, fork_masked, parent_of
+from raysparse.callbacks.children import WidthsConfig, child_of, fork_masked, parent_of, reset_weights
+from raysparse.models import ClickModelConfig, build_model
+from raysparse.models.autoint import AutoIntConfig
+from raysparse.models.deepfm import DeepFMConfig
+from raysparse.models.dlrm import DLRMConfig
+from raysparse.models.sasrec.config import SASRecConfig
+from raysparse.models.sasrec.encoder import SASRec
+from raysparse.models.xdeepfm import XDeepFMConfig
 from raysparse.sharding.weights import ShardedWeights
 from raysparse.train.callback import Callback
 from raysparse.train.state import TrainState
@@ -65,3 +72,22 @@ def test_shared_tables_are_the_parents_frozen_ones_stay_and_copied_ones_learn(
     fork = Fork()
     run_job(job_of(str(tmp_path / "set"), str(tmp_path / "run"), **changes), [fork])
     assert fork.checked
+
+
+@pytest.mark.parametrize(
+    "config", [DeepFMConfig(deep=(8,)), XDeepFMConfig(cin=(4, 3), deep=(8,)), AutoIntConfig(deep=(8,)), DLRMConfig()]
+)
+def test_fresh_weights_are_all_drawn_anew(config: ClickModelConfig):
+    head = build_model(config, PLAIN, 1).head
+    before = {name: weight.clone() for name, weight in head.named_parameters()}
+    reset_weights(head, 7)
+    assert [name for name, weight in head.named_parameters() if torch.equal(weight, before[name])] == []
+
+
+def test_fresh_weights_of_an_encoder_are_all_drawn_anew():
+    head = SASRec(SASRecConfig(embedding_dim=8, num_heads=2, max_length=5))
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight.fill_(3.0)
+    reset_weights(head, 7)
+    assert [name for name, weight in head.named_parameters() if (weight == 3.0).any()] == []

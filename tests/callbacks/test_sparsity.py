@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from raysparse.callbacks.small_dense import SmallDenseConfig
 from raysparse.callbacks.sparsity import EvidenceConfig, SparsityConfig, leads
 from raysparse.config import Tree
-from raysparse.data.schema import sequence_schema
+from raysparse.data.schema import DenseFeature, IdFeature, Schema, sequence_schema
 from raysparse.errors import ConfigError
 from raysparse.job import check_train_job
+from raysparse.models.dlrm import DLRMConfig
 from raysparse.train.arm import TRAINED
 from tests.data.datasets import PLAIN, write_dataset
 from tests.gloo import run_ranks
@@ -179,6 +181,31 @@ def test_a_budget_below_the_floors_is_refused_before_training_with_what_is_possi
     )
     with pytest.raises(ConfigError, match=r"callbacks\.0\.budget: found 0\.4.*at least 0\.9\d+ is possible"):
         check_budgets(job.callbacks, build_model(job.model, PLAIN, 1), PLAIN)
+
+
+def test_a_small_arm_that_keeps_all_inputs_may_need_more_than_a_child():
+    from raysparse.callbacks.budgets import check_budgets
+    from raysparse.models import build_model
+
+    schema = Schema(
+        dense=tuple(DenseFeature(name=f"I{number}") for number in range(13)),
+        ids=tuple(IdFeature(name=f"C{number}", rows=10) for number in range(26)),
+    )
+    model = build_model(DLRMConfig(), schema, 1)
+    check_budgets([SmallDenseConfig(budget=0.15)], model, schema)
+    with pytest.raises(ConfigError, match=r"callbacks.0.budget: found 0.1, .*small_dense takes .*0.12\d+ is possible"):
+        check_budgets([SmallDenseConfig(budget=0.1)], model, schema)
+
+
+def test_a_run_that_is_given_a_day_at_a_time_is_pruned_too(data: str, tmp_path: Path, one_rank: None):
+    changes = {"model": MODEL, "callbacks": [sparse("every", {"kind": "every", "days": 2})]}
+    for last in range(1, 6):
+        days = {"path": data, "batch_size": 64, "last_day": f"{last:03d}"}
+        run_job(job_of(data, str(tmp_path / "daily"), data=days, **changes))
+    run_job(job_of(data, str(tmp_path / "whole"), data={"path": data, "batch_size": 64, "last_day": "005"}, **changes))
+    lines = history(tmp_path / "daily")
+    assert [line["day"] for line in lines if line["arm"] == "every"] == [f"{day:03d}" for day in range(2, 6)]
+    assert lines == history(tmp_path / "whole")
 
 
 def test_a_sequence_models_budget_below_the_floors_is_refused_before_training():

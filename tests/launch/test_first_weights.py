@@ -148,3 +148,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(data: str, tmp_
     same = job_of(data, "y", callbacks=[], start_from={"run_folder": str(tmp_path / "dlrm")})
     with pytest.raises(ConfigError, match="found the tables item, user in .*; allowed: .* the tables item, people"):
         check_source(same, RENAMED, pytest.fail)
+
+
+def test_adams_moments_begin_anew_with_another_runs_weights(data: str, tmp_path: Path):
+    adam = {"sparse": {"kind": "adam", "learning_rate": 0.01}, "dense": {"kind": "adam", "learning_rate": 0.01}}
+    first = trained(job_of(data, str(tmp_path / "first"), callbacks=[], optimizer=adam))
+    source = first.arms[0].model.tables
+    assert all(shard.states["second_moment"].any() for shard in source.shards)
+    start_from = {"run_folder": str(tmp_path / "first")}
+    job = job_of(data, str(tmp_path / "second"), callbacks=[], optimizer=adam, start_from=start_from)
+    model = built(job)
+    take_first_weights(job, Dataset.open(data).schema, model)
+    for shard, theirs in zip(model.tables.shards, source.shards, strict=True):
+        torch.testing.assert_close(shard.weight, theirs.weight, rtol=0, atol=0)
+        assert not any(state.any() for state in shard.states.values())

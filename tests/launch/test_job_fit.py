@@ -80,9 +80,9 @@ def test_a_window_that_ends_with_the_run_and_epochs_of_warm_up_are_told(dataset:
         widths = {"least_groups": 1, "multiple_of": 1}
         return said_of(dataset, tmp_path, callbacks=[{**own, "refresh": {"kind": "never"}, "widths": widths}])
 
-    assert of_window(0, 2) == []
-    for first_day, days in ((0, 3), (2, 1)):
-        text = f"a window of {days} days after {first_day} leaves none of 3 to serve a child: it does nothing"
+    assert of_window(0, 3) == []
+    for first_day, days in ((0, 4), (2, 2)):
+        text = f"a window of {days} days after {first_day} does not fit into 3: it does nothing"
         assert of_window(first_day, days) == [f"callbacks.0.window_days: {text}"]
 
     parts = write_parts(tmp_path / "parts", sequences(20))

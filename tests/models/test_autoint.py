@@ -77,7 +77,7 @@ def test_the_logits_of_attention_and_deep_network_are_added(num_dense: int):
     assert isinstance(second, InteractingLayer)
     expected = []
     for values, embeddings in zip(dense, pooled, strict=True):
-        fields = torch.stack([*(value * v for value, v in zip(values, head.dense_vectors, strict=True)), *embeddings])
+        fields = torch.stack([*(value * v for value, v in zip(values, head.vectors.weight, strict=True)), *embeddings])
         fields = fields.detach()
         attended = by_the_equations(second, by_the_equations(first, fields)).flatten()
         expected.append(head.attention_logit(attended) + head.deep(fields.flatten().unsqueeze(0)).squeeze(0))

@@ -37,7 +37,7 @@ def test_deepfm_adds_all_pairs_once():
     for parameter in [*model.first_order.parameters(), *model.deep[1].parameters()]:
         nn.init.zeros_(parameter)
     dense, pooled = torch.randn(2, 1), torch.randn(2, 3, 4)
-    vectors = torch.cat([dense.unsqueeze(2) * model.dense_vectors, pooled], dim=1)
+    vectors = torch.cat([dense.unsqueeze(2) * model.vectors.weight, pooled], dim=1)
     pairs = sum((vectors[:, i] * vectors[:, j]).sum(1) for i in range(4) for j in range(i))
     torch.testing.assert_close(model(dense, pooled), pairs)
 

@@ -100,7 +100,7 @@ def test_the_logits_of_the_three_parts_are_added(num_dense: int):
     pooled = torch.randn(5, 3, 4, dtype=torch.double)
     expected = []
     for values, embeddings in zip(dense, pooled, strict=True):
-        fields = torch.stack([*(value * v for value, v in zip(values, head.dense_vectors, strict=True)), *embeddings])
+        fields = torch.stack([*(value * v for value, v in zip(values, head.vectors.weight, strict=True)), *embeddings])
         fields = fields.detach()
         flat = fields.flatten()
         cin = by_the_equations(head.cin, fields)

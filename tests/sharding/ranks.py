@@ -129,7 +129,7 @@ def load_all(folder: Path, combinations: list[tuple[str, str]], kinds: tuple[str
         for kind in kinds:
             model = build(kind, optimizer, seed=7)
             store = TensorStore(str(folder / f"{saved_kind}-{optimizer}"))
-            model.load(store.read, store.shapes, expected["bounds"], STEPS)
+            model.load(store.read, store.shapes, expected["bounds"])
             where = f"{optimizer}: {saved_kind} to {kind} on {dist.get_world_size()} ranks"
             difference = (logits(model) - expected["saved"]).abs().max().item()
             assert difference < 1e-6, f"{where}: {difference} after loading"

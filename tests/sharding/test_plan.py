@@ -18,6 +18,7 @@ from raysparse.sharding.plan import (
     PlannedTable,
     ShardingConfig,
     TableSharder,
+    _half,
     agree_topology,
     build_sharder,
     describe_plan,
@@ -56,6 +57,12 @@ def test_a_table_follows_what_the_job_says_of_it():
     assert lines["c"].optimizer_bytes == 2 * 30 * 4
     copied = plan_of(2, default="data_parallel")["a"]
     assert (copied.sharding, copied.kernel, copied.bytes) == ("data_parallel", "dense", 2 * 41 * 8 * 4)
+
+
+@pytest.mark.parametrize(("width", "half"), [(8, 4), (20, 4), (24, 12), (28, 4), (36, 12), (64, 32), (4, 4)])
+def test_by_itself_a_table_is_cut_into_columns_that_divide_it(width: int, half: int):
+    assert _half(width) == half
+    assert width % half == 0
 
 
 def test_a_table_with_too_few_rows_for_all_ranks_stays_whole():

@@ -82,3 +82,11 @@ def test_what_a_layer_is_told_is_nearer_to_what_it_was_told(seed: int):
     small = compact(head, after)
     torch.testing.assert_close(small(dense, pooled), head(dense, pooled), rtol=1e-5, atol=1e-6)
     assert all(place.observer is None for place in groups_of(small).values())
+
+
+def test_a_batch_without_rows_changes_no_moments():
+    statistics = ColumnStatistics(3, decay=0.0)
+    statistics.add(torch.randn(5, 3), alone(torch.ones(5)))
+    before = statistics.moments.clone()
+    statistics.add(torch.randn(0, 3), alone(torch.ones(0)))
+    torch.testing.assert_close(statistics.moments, before, rtol=0, atol=0)

@@ -90,3 +90,16 @@ def test_the_magnitude_of_a_head_is_that_of_all_its_weights():
 @pytest.mark.parametrize("gate", ["paper", "context"])
 def test_what_gates_scale_is_no_group(gate: str):
     assert groups_of(encoder_of(gate=gate)) == {}
+
+
+def test_a_rank_without_items_passes_the_same_groups_as_one_with_items():
+    encoder = encoder_of(num_heads=4)
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    for name, place in groups_of(encoder).items():
+        place.observer = lambda columns, name=name: seen.append((name, tuple(columns.shape)))
+    encoder(VALUES, OFFSETS)
+    with_items, seen[:] = list(seen), []
+    encoded = encoder(VALUES[:0], torch.zeros(3, dtype=torch.long))
+    assert encoded.shape == (0, 16)
+    assert seen == [(name, (0, width)) for name, (_, width) in with_items]
+    encoded.sum().backward()

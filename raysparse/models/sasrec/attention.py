@@ -57,9 +57,10 @@ class CausalAttention(nn.Module):
 
     def forward(self, values: Tensor, buckets: list[Bucket]) -> Tensor:
         """Return what each item takes from those before it; `buckets` are those of the sequences."""
-        if not buckets:
-            return values
-        return self.out(self.heads(by_bucket(buckets, self.project(values), self._attend)))
+        projected = self.project(values)
+        # Without an item, too, the heads are passed: what looks at them exchanges it with the other ranks.
+        attended = by_bucket(buckets, projected, self._attend) if buckets else projected.chunk(3, dim=1)[0]
+        return self.out(self.heads(attended))
 
     def _attend(self, projected: Tensor, _: Bucket) -> Tensor:
         return attend(projected, self, self.kind)

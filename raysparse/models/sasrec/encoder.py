@@ -100,6 +100,8 @@ class SASRec(nn.Module):
                 nn.init.normal_(module.weight, std=_DEVIATION)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
         for module in self.modules():
             if isinstance(module, Gate):
                 module.close()
