@@ -10,9 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysparse.config import Config
-from raysparse.models.layers import DenseVectors
 from raysparse.models.sasrec.encoder import SASRec
-from raysparse.models.xdeepfm import InteractionLayer
 from raysparse.sharding.child import Child, OwnTables, SequenceChild
 from raysparse.sharding.weights import ShardedWeights
 from raysparse.sparsity.compaction import compact, compact_tensor, kept_indices
@@ -142,8 +140,9 @@ def reset_weights(head: nn.Module, seed: int) -> None:
             head.draw()
             return
         for module in head.modules():
-            if isinstance(module, nn.Linear | DenseVectors | InteractionLayer):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
 
 
 def child_of(arm: Arm) -> Child:

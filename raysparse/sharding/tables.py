@@ -133,8 +133,10 @@ class ShardedTables:
         """
         if self.config.kind == "adam":
             for embeddings in self._fused:
-                embeddings.set_optimizer_step(num_steps)
-                embeddings.iter_cpu.fill_(num_steps)  # what is computed with; from the other it is taken once
+                # What is computed with is `iter_cpu`, which a look-up takes from `iter` where it is 0. FBGEMM's own
+                # setter writes `iter` alone, and reads it for its log, for which every step would wait for the GPU.
+                embeddings.iter.fill_(num_steps)
+                embeddings.iter_cpu.fill_(num_steps)
 
     def copied_weights(self) -> list[Tensor]:
         """Parameters of tables that every rank copies; their gradients have to be averaged over the ranks."""

@@ -1,4 +1,6 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from raysparse.models.dlrm import DLRMConfig
 from raysparse.sharding.model import ShardedModel
 from raysparse.sharding.optimizer import SparseAdamConfig, UnfusedTableOptimizer, fused_parameters
 from raysparse.sharding.plan import ShardingConfig, TableSharder, agree_topology, make_plan
+from raysparse.sharding.tables import ShardedTables
 from tests.gloo import run_ranks
 from tests.sharding.ranks import CPU, KINDS, ROWS, SCHEMA, batch, clipped, write_clipped
 
@@ -84,3 +87,12 @@ def test_unfused_adam_is_adam_on_the_rows_of_the_batch_and_leaves_the_others():
         ours.step(gradient, 0.1, step)
     torch.testing.assert_close(weight[:2], reference.detach())
     torch.testing.assert_close(weight[2:], others, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("adam", 7), ("adagrad", 3)])
+def test_adams_fused_kernels_count_the_steps_that_they_are_told(kind: str, told: int):
+    """Fused Adam needs a GPU: its kernel's two counters stand in for it, which look-ups have moved on."""
+    kernel = SimpleNamespace(iter=torch.tensor([3]), iter_cpu=torch.tensor([3]))
+    tables: Any = SimpleNamespace(config=SimpleNamespace(kind=kind), _fused=[kernel])
+    ShardedTables.set_num_steps(tables, 7)
+    assert (int(kernel.iter), int(kernel.iter_cpu)) == (told, told)
