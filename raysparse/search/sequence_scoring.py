@@ -39,8 +39,8 @@ class HeldSequenceModel:
     def encode(self, sequences: SequenceBatch, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return per target the encoding `[P, W]` and the table's row `[P, W]`, and the candidates' rows `[N, W]`."""
         rows = self._items[sequences.items]
-        encoded = self.head(rows[sequences.input_places], sequences.input_offsets)
-        return encoded[sequences.target_inputs], rows[sequences.target_places], self._items[candidates]
+        encoded = self.head(rows[sequences.input_places], sequences.input_offsets, sequences.target_inputs)
+        return encoded, rows[sequences.target_places], self._items[candidates]
 
 
 class SequenceScorer:

@@ -124,8 +124,8 @@ class SequenceChild(Child):
         """Return per target the encoding `[P, D]` and the table's row `[P, D]`, and the candidates' rows `[N, D]`."""
         looked_up = cast(ShardedSequenceModel, self.source).look_up(sequences, candidates)
         rows, candidate_rows = (self.learnable(rows) for rows in looked_up)
-        encoded = self.head(rows[sequences.input_places], sequences.input_offsets)
-        return encoded[sequences.target_inputs], rows[sequences.target_places], candidate_rows
+        encoded = self.head(rows[sequences.input_places], sequences.input_offsets, sequences.target_inputs)
+        return encoded, rows[sequences.target_places], candidate_rows
 
 
 def make_child(

@@ -50,5 +50,5 @@ class ShardedSequenceModel(ShardedWeights):
         All ranks together, with a look-up of every item; `candidates` `[N]` int64, of this rank.
         """
         rows, candidate_rows = self.look_up(sequences, candidates)
-        encoded = self.head(rows[sequences.input_places], sequences.input_offsets)
-        return encoded[sequences.target_inputs], rows[sequences.target_places], candidate_rows
+        encoded = self.head(rows[sequences.input_places], sequences.input_offsets, sequences.target_inputs)
+        return encoded, rows[sequences.target_places], candidate_rows

@@ -116,8 +116,9 @@ def predict(
     """
     width = choice.embedding_dim
     rows = rows[:, :width]
-    encoded = supernet.encode(choice, rows[sequences.input_places], sequences.input_offsets)
-    return Prediction(encoded[sequences.target_inputs], rows[sequences.target_places], candidates[:, :width])
+    inputs, offsets = rows[sequences.input_places], sequences.input_offsets
+    encoded = supernet.encode(choice, inputs, offsets, sequences.target_inputs)
+    return Prediction(encoded, rows[sequences.target_places], candidates[:, :width])
 
 
 def _no_gradients(head: nn.Module, sequences: SequenceBatch) -> Tensor | float:

@@ -7,7 +7,7 @@ from torch.nn.functional import elu
 
 from raysparse.models.fused_attention import fused_attention
 from raysparse.models.groups import Groups
-from raysparse.models.sasrec.jagged import Bucket, by_bucket, lengths_of
+from raysparse.models.sasrec.jagged import Bucket, Wanted, by_bucket, by_sequence, lengths_of
 
 CHUNK = 64
 """Items of linear attention that are computed against each other; those before come as one state."""
@@ -40,6 +40,8 @@ class CausalAttention(nn.Module):
     """Multi-head attention in which an item sees itself and what came before: `[T, D]` to `[T, D]`.
 
     Sequences are padded at the end, in buckets of like length, so that with a causal order no item ever sees padding.
+    Where some places are wanted alone, it returns `[P, D]`; if these are the ends of the sequences, with their queries
+    alone.
     """
 
     def __init__(self, width: int, num_heads: int, head_dim: int, kind: str, dropout: float) -> None:
@@ -55,28 +57,53 @@ class CausalAttention(nn.Module):
         """Heads that are there."""
         return self.heads.num_groups
 
-    def forward(self, values: Tensor, buckets: list[Bucket]) -> Tensor:
+    def forward(self, values: Tensor, buckets: list[Bucket], wanted: Wanted | None = None) -> Tensor:
         """Return what each item takes from those before it; `buckets` are those of the sequences."""
-        projected = self.project(values)
         # Without an item, too, the heads are passed: what looks at them exchanges it with the other ranks.
-        attended = by_bucket(buckets, projected, self._attend) if buckets else projected.chunk(3, dim=1)[0]
+        if not buckets:
+            attended = self.project(values).chunk(3, dim=1)[0]
+        elif wanted is not None and wanted.are_ends:
+            attended = self._attend_at_ends(values, buckets, wanted)
+        else:
+            attended = by_bucket(buckets, self.project(values), self._attend)
+            attended = attended if wanted is None else attended[wanted.places]
         return self.out(self.heads(attended))
 
     def _attend(self, projected: Tensor, _: Bucket) -> Tensor:
         return attend(projected, self, self.kind)
 
+    def _attend_at_ends(self, values: Tensor, buckets: list[Bucket], wanted: Wanted) -> Tensor:
+        weight, bias = self.project.weight, self.project.bias
+        queries = nn.functional.linear(values[wanted.places], weight[0], bias[0])
+        others = nn.functional.linear(values, weight[1:].flatten(0, 1), bias[1:].flatten())
+        return by_sequence(buckets, queries, others, self._attend_from_ends)
+
+    def _attend_from_ends(self, queries: Tensor, others: Tensor, bucket: Bucket) -> Tensor:
+        """Attend from one place of each sequence `[N, W]` to all of its items `[N, L, 2 * W]`: to `[N, W]`."""
+        query, key, value = (_by_head(part, self.num_heads) for part in (queries.unsqueeze(1), *others.chunk(2, dim=2)))
+        kept = bucket.kept[:, None, None, :]
+        if self.kind == "linear":
+            products = _feature(query) @ _feature(key).transpose(2, 3)
+            attended = (products * kept) @ value / value.shape[3] ** 0.5
+        else:
+            attended = fused_attention(query, key, value, kept, dropout=self.dropout if self.training else 0.0)
+        return attended.flatten(1)
+
 
 def attend(projected: Tensor, attention: CausalAttention, kind: str) -> Tensor:
     """Attend within padded sequences `[N, L, 3 * W]` by one of the kinds: to `[N, L, W]`."""
-    query, key, value = (
-        part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2)
-    )
+    query, key, value = (_by_head(part, attention.num_heads) for part in projected.chunk(3, dim=2))
     if kind == "linear":
         attended = causal_linear(query, key, value)
     else:
         dropped = attention.dropout if attention.training else 0.0
         attended = fused_attention(query, key, value, causal=True, dropout=dropped)
     return attended.transpose(1, 2).flatten(2)
+
+
+def _by_head(values: Tensor, num_heads: int) -> Tensor:
+    """`[N, L, W]` to `[N, H, L, d]`."""
+    return values.unflatten(2, (num_heads, -1)).transpose(1, 2)
 
 
 def causal_linear(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

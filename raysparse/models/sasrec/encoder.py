@@ -7,7 +7,7 @@ from raysparse.models.groups import Groups, Link
 from raysparse.models.sasrec.attention import CausalAttention, Projections
 from raysparse.models.sasrec.config import SASRecConfig
 from raysparse.models.sasrec.gates import Context, Gate, build_gate, context_of
-from raysparse.models.sasrec.jagged import Bucket, buckets_of, places_of
+from raysparse.models.sasrec.jagged import Bucket, Wanted, buckets_of, places_of
 
 _DEVIATION = 0.02
 _EPS = 1e-12
@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward network, each added to what it reads: `[T, D]` to `[T, D]`."""
+    """Attention and a feed-forward network, each added to what it reads: `[T, D]` to `[T, D]`, or of some `[P, D]`."""
 
     def __init__(self, config: SASRecConfig, layer: int) -> None:
         super().__init__()
@@ -48,17 +48,24 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width, _EPS)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, values: Tensor, buckets: list[Bucket], context: Context | None) -> Tensor:
-        """Return the next block's inputs."""
+    def forward(
+        self, values: Tensor, buckets: list[Bucket], context: Context | None, wanted: Wanted | None = None
+    ) -> Tensor:
+        """Return the next block's inputs, those of `wanted` alone where it is given."""
+        normed = self.attention_norm(values) if self.pre_norm else values
+        attended = self.dropout(self.attention(normed, buckets, wanted))
+        if wanted is not None:
+            values = values[wanted.places]
+            context = None if context is None else context.at(wanted.places)
+        values = values + attended
         if self.pre_norm:
-            values = values + self.dropout(self.attention(self.attention_norm(values), buckets))
             return values + self.dropout(self.feed_forward(self.feed_forward_norm(values), context))
-        values = self.attention_norm(values + self.dropout(self.attention(values, buckets)))
+        values = self.attention_norm(values)
         return self.feed_forward_norm(values + self.dropout(self.feed_forward(values, context)))
 
 
 class SASRec(nn.Module):
-    """Rows of items in, an encoding of each item and all before it out: `[T, D]` to `[T, D]`.
+    """Rows of items in, an encoding of each item and all before it out: `[T, D]` to `[T, D]`, or of some `[P, D]`.
 
     Heads, and neurons of the feed-forward networks, are groups; what gates scale is not, so that with gates there are
     none.
@@ -77,8 +84,12 @@ class SASRec(nn.Module):
         if not self.positions.is_meta:
             self.draw()
 
-    def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
-        """Encode sequences of at most `max_length` items; `offsets` `[B + 1]` says where each begins."""
+    def forward(self, values: Tensor, offsets: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Encode sequences of at most `max_length` items; `offsets` `[B + 1]` says where each begins.
+
+        `wanted` `[P]` int64, ascending, are the places whose encodings are returned, in their order; all without it.
+        The last block works out these alone, and what they attend to.
+        """
         buckets = buckets_of(offsets)
         longest = buckets[-1].places.shape[1] if buckets else 0
         assert longest <= self.config.max_length, (
@@ -87,9 +98,11 @@ class SASRec(nn.Module):
         inputs = self.input_norm(values + self.positions[places_of(offsets)])
         context = None if self.config.gate == "none" else context_of(self.config.gate, inputs, buckets)
         encoded = self.dropout(inputs)
-        for block in self.blocks:
+        *others, last = self.blocks
+        for block in others:
             encoded = block(encoded, buckets, context)
-        return self.output_norm(encoded)
+        some = None if wanted is None or len(wanted) == len(values) else Wanted.of(wanted, offsets)
+        return self.output_norm(last(encoded, buckets, context, some))
 
     @torch.no_grad()
     def draw(self) -> None:

@@ -17,6 +17,10 @@ class Context:
     mean: Tensor
     """`[T, D]`: for each of them the mean of its sequence so far; the inputs where no gate reads it."""
 
+    def at(self, places: Tensor) -> "Context":
+        """Return what gates read of some of the items."""
+        return Context(self.items[places], self.mean[places])
+
 
 class Gate(nn.Module):
     """Two layers to a factor per channel; they start as exactly 1, so that a gated network starts as one without."""

@@ -21,6 +21,21 @@ class Bucket:
     """`[N, L]`: whether a place is an item, not padding."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Some of the items, whose results alone are asked for."""
+
+    places: Tensor
+    """`[P]` int64, ascending: where they stand among the values."""
+    are_ends: bool
+    """Whether they are the last items of all sequences that have any."""
+
+    @classmethod
+    def of(cls, places: Tensor, offsets: Tensor) -> "Wanted":
+        """Look where places stand in their sequences."""
+        return cls(places, torch.equal(places, offsets[1:][lengths_of(offsets) > 0] - 1))
+
+
 def lengths_of(offsets: Tensor) -> Tensor:
     """Return how many items each sequence has, `[B]`."""
     return offsets[1:] - offsets[:-1]
@@ -64,6 +79,20 @@ def by_bucket(buckets: list[Bucket], values: Tensor, function: Callable[[Tensor,
     joined = torch.cat([result[bucket.kept] for bucket, result in results])
     places = torch.cat([bucket.places[bucket.kept] for bucket, _ in results])
     return torch.empty_like(joined).index_copy(0, places, joined)
+
+
+def by_sequence(
+    buckets: list[Bucket], ends: Tensor, values: Tensor, function: Callable[[Tensor, Tensor, Bucket], Tensor]
+) -> Tensor:
+    """Apply a function to what there is of each sequence's end, `[S, ...]`, with its padded items `[N, L, ...]`.
+
+    The S sequences are those that have items, one bucket of them at least; the results are `[S, ...]`.
+    """
+    # Sequences follow each other in the order of their first items.
+    order = torch.cat([bucket.places[:, 0] for bucket in buckets]).argsort()
+    pieces = ends[order.argsort()].split([len(bucket.places) for bucket in buckets])
+    results = [function(*of_bucket) for of_bucket in zip(pieces, _padded(buckets, values), buckets, strict=True)]
+    return torch.cat(results)[order]
 
 
 def _padded(buckets: list[Bucket], values: Tensor) -> list[Tensor]:

@@ -62,17 +62,17 @@ class SASRecSupernet(nn.Module):
         self.links: dict[str, Link] = {}
         self._kept: dict[SASRecConfig, SASRec] = {}
 
-    def forward(self, values: Tensor, offsets: Tensor) -> Tensor:
+    def forward(self, values: Tensor, offsets: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Encode with the largest network."""
-        return self.network(values, offsets)
+        return self.network(values, offsets, wanted)
 
-    def encode(self, choice: SASRecConfig, values: Tensor, offsets: Tensor) -> Tensor:
-        """Encode `[T, D]`, of which a network reads the first channels, as a choice: to `[T, W]`."""
+    def encode(self, choice: SASRecConfig, values: Tensor, offsets: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Encode `[T, D]`, of which a network reads the first channels, as a choice: to `[T, W]` or `[P, W]`."""
         if choice == self.network.config:
-            return self.network(values, offsets)
+            return self.network(values, offsets, wanted)
         network = self._without_weights(choice).train(self.training)
         weights = shared_weights(self.network, network)
-        return functional_call(network, weights, (values[:, : choice.embedding_dim], offsets))
+        return functional_call(network, weights, (values[:, : choice.embedding_dim], offsets, wanted))
 
     def _without_weights(self, choice: SASRecConfig) -> SASRec:
         """A network on `meta`; those that were asked for last are kept, in that order."""

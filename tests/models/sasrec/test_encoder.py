@@ -71,6 +71,37 @@ def test_no_encoding_depends_on_what_comes_later_or_on_others(keys: dict[str, An
         assert reached.equal(expected)
 
 
+ENDS = tuple(int(end) - 1 for end, length in zip(offsets_of(LENGTHS)[1:], LENGTHS, strict=True) if length)
+
+
+@keys_of_kinds
+@pytest.mark.parametrize("places", [ENDS, (0, 4, 5, 22, 41), ENDS[:-1], tuple(range(42)), ()], ids=str)
+@pytest.mark.parametrize("tokens_per_bucket", [1, 256])
+def test_wanted_encodings_are_those_among_all(
+    keys: dict[str, Any], places: tuple[int, ...], tokens_per_bucket: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jagged, "_TOKENS_PER_BUCKET", tokens_per_bucket)
+    encoder, offsets = opened(**keys), offsets_of(LENGTHS)
+    values, wanted = values_of(LENGTHS, 16).requires_grad_(), torch.tensor(places, dtype=torch.int64)
+    weights = torch.randn(len(places), 16, generator=torch.Generator().manual_seed(2))
+    expected = encoder(values, offsets)[wanted]
+    found = encoder(values, offsets, wanted)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    of_found, of_expected = (torch.autograd.grad((one * weights).sum(), values)[0] for one in (found, expected))
+    torch.testing.assert_close(of_found, of_expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("places", [ENDS, (0, 1, 2)], ids=["ends", "others"])
+def test_the_last_block_works_out_what_is_wanted_alone(places: tuple[int, ...]):
+    encoder = encoder_of()
+    seen: list[int] = []
+    for name, layer in encoder.named_modules():
+        if name.endswith((".attention.out", ".feed_forward.inner")):
+            layer.register_forward_hook(lambda _, inputs, output: seen.append(len(output)))
+    encoder(values_of(LENGTHS, 16), offsets_of(LENGTHS), torch.tensor(places))
+    assert seen == [42, 42, len(places), len(places)]
+
+
 def test_softmax_attention_is_the_masked_product_of_a_padded_batch():
     torch.manual_seed(1)
     attention = CausalAttention(8, num_heads=2, head_dim=4, kind="softmax", dropout=0.0).double()
