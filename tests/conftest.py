@@ -1,12 +1,10 @@
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from hypothesis import settings
-
-from tests.gloo import free_port
 
 # A busy machine is no failure; pytest's own time-out ends what hangs.
 settings.register_profile("no_deadline", deadline=None)
@@ -22,12 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def one_rank() -> Iterator[None]:
+def one_rank(tmp_path: Path) -> Iterator[None]:
     """A process group of this process alone."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
     torch.set_num_threads(threads)

@@ -5,6 +5,8 @@ python jobs/bench/attention.py [--repeats 15]
 Histories of one length, 64 channels of heads; then a step of the encoder of jobs/beauty.yaml and of the largest one of
 jobs/search-movielens-1m.yaml on histories of log-normal lengths. No dropout on attention, one thread; one after the
 other: torch's with the precision of matrix products `highest` and `medium`, and raysparse's with `medium`. Medians.
+At last the forward pass of such encoders, and of shallower ones, when all places of the histories are worked out, and
+when it is their ends alone, as scoring asks for, with `medium`.
 """
 
 import argparse
@@ -51,10 +53,21 @@ def main() -> None:
     print("|---" * 6 + "|")
     for path, num_histories, mean in STEPS:
         encoder = encoder_of(path)
-        drawn = torch.empty(num_histories).log_normal_(mean, 0.7, generator=torch.Generator().manual_seed(1))
-        lengths = drawn.long().clamp(4, encoder.config.max_length)
+        lengths = lengths_for(encoder.config, num_histories, mean)
         cells = compared(partial(step_seconds, encoder, lengths), repeats)
         print(f"| {path} | {float(lengths.float().mean()):.0f} | {' | '.join(cells)} |", flush=True)
+    print("\n| encoder | blocks | all places, ms | the ends, ms | times as fast (range) |")
+    print("|---" * 5 + "|")
+    for path, num_histories, mean in STEPS:
+        for layers in (1, 2, 3):
+            config = encoder_of(path).config.model_copy(update={"num_layers": layers})
+            cells = scored(SASRec(config).eval(), lengths_for(config, num_histories, mean), repeats)
+            print(f"| {path} | {layers} | {' | '.join(cells)} |", flush=True)
+
+
+def lengths_for(config: SASRecConfig, num_histories: int, mean: float) -> Tensor:
+    drawn = torch.empty(num_histories).log_normal_(mean, 0.7, generator=torch.Generator().manual_seed(1))
+    return drawn.long().clamp(4, config.max_length)
 
 
 def compared(seconds_of: Callable[[str, Attention], float], repeats: int) -> list[str]:
@@ -107,6 +120,23 @@ def step_seconds(encoder: SASRec, lengths: Tensor, precision: str, attention: At
         started = time.perf_counter()
         encoder(values, offsets).sum().backward()
         return time.perf_counter() - started
+
+
+@torch.inference_mode()
+def scored(encoder: SASRec, lengths: Tensor, repeats: int) -> list[str]:
+    """The times of a forward pass for all places and for the ends, and how often the second fits into the first."""
+    torch.set_float32_matmul_precision("medium")
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    values = torch.randn(int(offsets[-1]), CHANNELS, generator=torch.Generator().manual_seed(1))
+
+    def seconds(wanted: Tensor | None) -> float:
+        started = time.perf_counter()
+        encoder(values, offsets, wanted)
+        return time.perf_counter() - started
+
+    rounds = [(seconds(None), seconds(offsets[1:] - 1)) for _ in range(repeats + 1)][1:]
+    times = [f"{1e3 * statistics.median(column):.1f}" for column in zip(*rounds, strict=True)]
+    return [*times, spread([whole / ends for whole, ends in rounds])]
 
 
 if __name__ == "__main__":
