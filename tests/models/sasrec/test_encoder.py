@@ -50,11 +50,18 @@ def test_how_sequences_are_padded_changes_nothing(keys: dict[str, Any], monkeypa
     few = encoder(values, offsets)
     (gradient,) = torch.autograd.grad(few.square().sum(), values)
     assert len(jagged.buckets_of(offsets)) == 1
-    monkeypatch.setattr(jagged, "_TOKENS_PER_BUCKET", 1)
+    monkeypatch.setattr(jagged, "_PLACES_PER_BUCKET", 1)
     assert len(jagged.buckets_of(offsets)) > 3
     many = encoder(values, offsets)
     torch.testing.assert_close(many, few, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(torch.autograd.grad(many.square().sum(), values)[0], gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [[2] * 127 + [2048], [2] * 60 + [500], [500, 1], [9, 9, 9, 100]], ids=sum)
+def test_no_sequence_is_padded_to_a_much_longer_one(lengths: list[int]):
+    buckets = jagged.buckets_of(offsets_of(lengths))
+    assert sorted(int(n) for bucket in buckets for n in bucket.kept.sum(1)) == sorted(lengths)
+    assert sum(bucket.places.numel() for bucket in buckets) <= 1.5 * sum(lengths) + 512
 
 
 @keys_of_kinds
@@ -76,11 +83,11 @@ ENDS = tuple(int(end) - 1 for end, length in zip(offsets_of(LENGTHS)[1:], LENGTH
 
 @keys_of_kinds
 @pytest.mark.parametrize("places", [ENDS, (0, 4, 5, 22, 41), ENDS[:-1], tuple(range(42)), ()], ids=str)
-@pytest.mark.parametrize("tokens_per_bucket", [1, 256])
+@pytest.mark.parametrize("places_per_bucket", [1, 256])
 def test_wanted_encodings_are_those_among_all(
-    keys: dict[str, Any], places: tuple[int, ...], tokens_per_bucket: int, monkeypatch: pytest.MonkeyPatch
+    keys: dict[str, Any], places: tuple[int, ...], places_per_bucket: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(jagged, "_TOKENS_PER_BUCKET", tokens_per_bucket)
+    monkeypatch.setattr(jagged, "_PLACES_PER_BUCKET", places_per_bucket)
     encoder, offsets = opened(**keys), offsets_of(LENGTHS)
     values, wanted = values_of(LENGTHS, 16).requires_grad_(), torch.tensor(places, dtype=torch.int64)
     weights = torch.randn(len(places), 16, generator=torch.Generator().manual_seed(2))
