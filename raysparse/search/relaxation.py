@@ -24,9 +24,6 @@ from raysparse.models.sasrec.menu import SASRecSpaceConfig
 from raysparse.models.sasrec.relaxed import Weights
 from raysparse.search.pressure import DualPressureConfig, Pressure, PressureConfig, build_pressures
 
-_KEPT = 100_000
-"""Most probable combinations of a width's first blocks that the last choice is made from: all there are in the default
-space, 3 * 9^4."""
 _REACH = 2.0
 """Largest logit. Without a bound the expected cost ends at 0.23 to 1.0 of a budget: what was given up while the
 multiplier was high comes back no more. With it, at 0.76 to 1.16 (losses of three sizes, three budgets)."""
@@ -173,7 +170,10 @@ class Relaxation:
         return self._network(width, blocks)
 
     def _within(self, width: int, most: int) -> list[Candidate]:
-        """Return per depth, and close to the cost or not, the most probable network of a width."""
+        """Return per depth, and close to the cost or not, the most probable network of a width.
+
+        Of first blocks that take the same together only the most probable ones can begin it.
+        """
         weights = self.probabilities
         options = list(itertools.product(*(range(size) for size in self.costs.shape[1:])))
         heads, ratios, kinds = (torch.tensor(part) for part in zip(*options, strict=True))
@@ -186,7 +186,8 @@ class Relaxation:
             log = (log.unsqueeze(1) + logs[layer]).flatten()
             cost = (cost.unsqueeze(1) + cost_of).flatten()
             kept = (cost <= most).nonzero().squeeze(1)
-            kept = kept[log[kept].argsort(descending=True, stable=True)[:_KEPT]]
+            kept = kept[log[kept].argsort(descending=True, stable=True)]
+            kept = kept[_first_of_each(cost[kept])]
             log, cost = log[kept], cost[kept]
             blocks = [[*blocks[place // len(options)], place % len(options)] for place in kept.tolist()]
             if layer + 1 in self.space.depths and len(blocks):
@@ -298,6 +299,14 @@ def _learner(
 def temperature_at(config: DifferentiableConfig, progress: float) -> float:
     """Return the temperature at a share of the steps."""
     return config.first_temperature * (config.last_temperature / config.first_temperature) ** progress
+
+
+def _first_of_each(values: Tensor) -> Tensor:
+    """The places where each value stands first, ascending."""
+    _, of = values.unique(return_inverse=True)
+    places = torch.arange(len(values))
+    first = torch.full((int(of.max()) + 1 if len(of) else 0,), len(values)).scatter_reduce(0, of, places, "amin")
+    return first.sort().values
 
 
 def _straight_through(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

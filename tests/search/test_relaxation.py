@@ -94,6 +94,19 @@ def test_the_last_choice_is_the_most_probable_one_close_below_the_budget(seed: i
         assert relaxation.best_within(budget) == max(close or within, key=lambda one: one[0])[1]
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+def test_a_budget_is_met_where_there_are_millions_of_networks(share: float):
+    space = SASRecSpaceConfig(widths=(64,), depths=(8,), attentions=("softmax",))  # 9^8
+    relaxation = Relaxation(space, 1)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for logits in relaxation.logits:
+            logits.normal_(0.0, 0.5)
+    budget = int(share * relaxation.most)
+    found = encoder_macs(relaxation.best_within(budget), max(space.lengths))
+    assert 0.95 * budget <= found <= budget
+
+
 def test_a_budget_below_the_smallest_network_is_refused():
     # Of linear attention, which is the cheaper kind for histories that are so long.
     smallest = encoder_macs(SPACE.network(8, 70, [1], [1], ["linear"]), 70)
