@@ -67,15 +67,17 @@ class RowPruning(Callback):
     def fit_start(self, state: TrainState) -> None:
         """Begin to count, unless a checkpoint has done so."""
         if self._rows is None:
-            self._track(state)
+            # With `start_from` the tables have sums already, of gradients that are none of this run's.
+            self._track(state).take_squares()
 
-    def _track(self, state: TrainState) -> None:
+    def _track(self, state: TrainState) -> TrackedRows:
         model = _model(state)
-        self._rows = TrackedRows(model.tables, model.device)
+        self._rows = rows = TrackedRows(model.tables, model.device)
         self._utilities = [RowUtility.zeros(len(part.kept), model.device) for part in self._rows.ranges]
         self._rows.save("utility_accesses", [utility.accesses for utility in self._utilities])
         self._rows.save("utility_squares", [utility.squares for utility in self._utilities])
         self._tell(state)
+        return rows
 
     def step_end(self, state: TrainState) -> None:
         """Hold pruned rows at zero."""

@@ -11,6 +11,7 @@ from raysparse.callbacks import CheckpointConfig, Checkpointing, History
 from raysparse.callbacks.row_pruning import RowPruning, RowPruningConfig
 from raysparse.data.dataset import Dataset
 from raysparse.data.stream import DayStream
+from raysparse.job import TrainJob
 from raysparse.launch.arms import ArmBuilder
 from raysparse.sharding.model import ShardedModel
 from raysparse.train.arm import TRAINED
@@ -65,13 +66,16 @@ class Watch(Callback):
         self.kept.append(pieces(state, "kept"))
 
 
-def run_pruned(data: str, folder: str, changes: dict[str, Any], save_at: int = 0, stop_at: int = 0) -> None:
-    """Run, or go on with, a job that prunes rows, and write what was kept on each day, and what is learned."""
+def row_job(data: str, folder: str, changes: dict[str, Any]) -> TrainJob:
     model = {"kind": "dlrm", "embedding_dim": 8, "bottom": [8], "top": [8]}  # of two column shards
-    job = job_of(data, folder, callbacks=[], model=model, **changes)
+    return job_of(data, folder, callbacks=[], model=model, **changes)
+
+
+def state_of(job: TrainJob) -> TrainState:
+    """This rank's, before the first day."""
     dataset = Dataset.open(job.data.path)
     builder = ArmBuilder(job, dataset, torch.device("cpu"), dist.get_world_size())
-    state = TrainState(
+    return TrainState(
         days=dataset.days,
         stream=DayStream(dataset, job.data, job.seed, dist.get_rank(), dist.get_world_size()),
         arms=[builder(TRAINED, trains=True)],
@@ -80,6 +84,12 @@ def run_pruned(data: str, folder: str, changes: dict[str, Any], save_at: int = 0
         seed=job.seed,
         device=torch.device("cpu"),
     )
+
+
+def run_pruned(data: str, folder: str, changes: dict[str, Any], save_at: int = 0, stop_at: int = 0) -> None:
+    """Run, or go on with, a job that prunes rows, and write what was kept on each day, and what is learned."""
+    job = row_job(data, folder, changes)
+    state = state_of(job)
     run_folder = RunFolder(folder)
     checkpoints = CheckpointFolder(run_folder)
     watch = Watch()

@@ -162,7 +162,7 @@ def test_the_manifest_comes_last_and_a_killed_run_writes_the_cache_anew(
 
 def test_days_beyond_the_data_set_are_refused_before_anything_is_trained(data: str, tmp_path: Path, one_rank: None):
     job = job_of(data, str(tmp_path / "run"), **changes_of(data, tmp_path / "cache", validation_days=3))
-    expected = r"callbacks.feature_cache.validation_days: found 3; after the run's last day, 002, .* has 2 more"
+    expected = r"validation_days of the callback feature_cache: found 3; after the run's last day, 002, .* has 2 more"
     with pytest.raises(ConfigError, match=expected):
         run_job(job)
     assert not (tmp_path / "run" / "history.jsonl").exists()

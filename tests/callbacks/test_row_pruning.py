@@ -5,9 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from raysparse.callbacks.row_pruning import RowPruning, RowPruningConfig
 from raysparse.data.dataset import Dataset
 from raysparse.errors import ConfigError
-from tests.callbacks.ranks import read_rows, run_all, run_pruned
+from tests.callbacks.ranks import model_of, pieces, read_rows, row_job, run_all, run_pruned, state_of
 from tests.data.datasets import PLAIN, write_dataset
 from tests.gloo import run_ranks
 from tests.train.ranks import history
@@ -126,6 +127,23 @@ def test_a_run_goes_on_with_another_number_of_workers_and_another_plan(data: str
     days, accesses_then = read_rows(tmp_path)
     assert all(torch.equal(days[-1][table], whole[-1][table]) for table in whole[-1])
     assert all(torch.equal(accesses_then[table], accesses[table]) for table in accesses)
+
+
+def test_what_another_run_has_added_up_is_none_of_the_first_days_gradients(data: str, tmp_path: Path, one_rank: None):
+    state = state_of(row_job(data, str(tmp_path), {}))
+    shards = model_of(state).tables.shards
+    for shard in shards:
+        shard.states["row_sum"].fill_(2.0)
+    pruning = RowPruning(RowPruningConfig(budget=0.2))
+    pruning.fit_start(state)
+    for shard in shards:
+        shard.states["row_sum"][0] += 0.5  # the mean over 8 columns
+    pruning.day_end(state)
+    for parts in pieces(state, "utility_squares").values():
+        ((first, squares),) = parts
+        assert first == 0
+        assert squares[0] == 4.0
+        assert not squares[1:].any()
 
 
 def test_an_optimizer_that_adds_up_no_gradients_is_refused(data: str, tmp_path: Path, one_rank: None):
