@@ -5,11 +5,11 @@ from raysparse.models.sasrec.config import SASRecConfig
 
 
 def encoder_macs(config: SASRecConfig, length: int) -> int:
-    """Return the multiply-adds of all matrix products for one history of `length` items.
+    """Return the multiply-adds of all matrix products that encode each place of one history of `length` items.
 
-    Softmax attention counts both products in full, also above the diagonal: `2 * length^2 * W` for heads
-    of `W` channels together. Linear attention counts
-    the products within chunks, and those with the state.
+    Softmax attention counts both products in full, also above the diagonal: `2 * length^2 * W` for heads of `W`
+    channels together. Linear attention counts the products within chunks, and those with the state. The end alone,
+    which is all that scoring asks for, takes fewer: the last block works out only what is wanted.
     """
     return sum(_block_macs(config, layer, length) for layer in range(config.num_layers))
 

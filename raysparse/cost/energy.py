@@ -51,8 +51,9 @@ def proxy_microjoules(encoder: nn.Module, config: SASRecConfig) -> float:
 
 
 def _is_package(counter: Path) -> bool:
-    """intel-rapl:0 is one; intel-rapl:0:0 is a part of it."""
-    return counter.name.count(":") == 1 and (counter / "energy_uj").exists()
+    """intel-rapl:0 is one; intel-rapl:0:0 is a part of it, and psys, beside it, has it as a part."""
+    name = counter / "name"
+    return counter.name.count(":") == 1 and name.exists() and name.read_text().startswith("package")
 
 
 @torch.inference_mode()

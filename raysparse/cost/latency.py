@@ -48,14 +48,14 @@ def measure_head(head: nn.Module, num_dense: int, num_features: int, embedding_d
 
 
 def measure_encoder(encoder: nn.Module, length: int, embedding_dim: int) -> HeadCost:
-    """Count and time an encoder on histories of `length` items; any process, 0.1 s or 30 calls a number of them."""
+    """Count an encoder, and time it on all places of histories of `length` items; any process, 0.1 s or 30 calls."""
     return _measured(
         encoder, lambda: {count: encoder_latency(encoder, count, (length, embedding_dim)) for count in _HISTORIES}
     )
 
 
 def encoder_latency(encoder: nn.Module, count: int, sizes: tuple[int, int]) -> Latency:
-    """Time so many histories, by their length and the table's width; any process, 0.1 s or 30 calls."""
+    """Time each place of so many histories, by their length and the table's width; any process, 0.1 s or 30 calls."""
     length, embedding_dim = sizes
     device = next(encoder.parameters()).device
     offsets = torch.arange(count + 1, device=device) * length

@@ -32,17 +32,19 @@ def test_an_encoder_that_is_not_on_the_cpu_is_not_charged_to_the_cpus_counter(tm
     assert found.microjoules == proxy_microjoules(SASRec(CONFIG), CONFIG)
 
 
-def counter(folder: Path, package: int, part: str = "") -> None:
-    path = folder / f"intel-rapl:{package}{part}"
+def counter(folder: Path, number: int, part: str = "", name: str | None = None) -> None:
+    path = folder / f"intel-rapl:{number}{part}"
     path.mkdir()
+    (path / "name").write_text(f"{name or f'package-{number}'}\n")
     (path / "energy_uj").write_text("0")
     (path / "max_energy_range_uj").write_text("1000")
 
 
 def test_the_counters_of_all_packages_are_read_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     counter(tmp_path, 0)
-    counter(tmp_path, 0, ":0")
+    counter(tmp_path, 0, ":0", "core")
     counter(tmp_path, 1)
+    counter(tmp_path, 2, name="psys")  # of the whole machine, with the packages
     monkeypatch.setattr(energy, "_SECONDS", 0.01)
     reads = iter([900, 100, 400, 300])
     monkeypatch.setattr(
