@@ -72,8 +72,8 @@ class FeatureCaching(Callback):
         found = days[first : first + self._config.validation_days]
         if len(found) < self._config.validation_days:
             raise ConfigError(
-                f"callbacks.feature_cache.validation_days: found {self._config.validation_days}; after the run's last "
-                f"day, {state.days[-1].day}, the data set has {len(found)} more"
+                f"validation_days of the callback feature_cache: found {self._config.validation_days}; after the "
+                f"run's last day, {state.days[-1].day}, the data set has {len(found)} more"
             )
         return found
 

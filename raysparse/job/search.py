@@ -182,6 +182,13 @@ class SearchJob(Config):
         rates = self.finalists.learning_rates
         if len(set(rates)) < len(rates):
             yield ("finalists", "learning_rates"), rates, "each learning rate once"
+        rate, default = self.finalists.optimizer.dense.learning_rate, OptimizerConfig().dense.learning_rate
+        if rate != default:
+            allowed = "left out, as finalists.learning_rates says with which rates each is trained"
+            yield ("finalists", "optimizer", "dense", "learning_rate"), rate, allowed
+        days = self.finalists.inherited_days
+        if self.finalists.weights != "inherited" and days != FinalistsConfig().inherited_days:
+            yield ("finalists", "inherited_days"), days, "left out with finalists.weights drawn, which sees all days"
         theirs, ours = self.supernet.optimizer.sparse.kind, self.finalists.optimizer.sparse.kind
         if self.finalists.weights == "inherited" and theirs != ours:
             allowed = f"{theirs} with finalists.weights inherited, as in supernet.optimizer.sparse, whose state goes on"

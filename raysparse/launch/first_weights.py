@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.distributed as dist
 
 from raysparse.callbacks.early_stop import BEST
-from raysparse.config import Tree, parse_yaml
+from raysparse.config import Config, Tree, parse_yaml
 from raysparse.data.schema import Schema
 from raysparse.errors import CheckpointError, ConfigError
 from raysparse.job import StartFromConfig, TrainJob, check_train_job
@@ -48,7 +48,8 @@ def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> 
         )
     if isinstance(source.model, NASRecSupernetConfig):
         drawn = _drawn(job)
-        CTRSpace(source.model.space, schema).parse(drawn.model_dump(mode="json"))
+        key = "model" if job.start_from.drawn is None else f"{_KEY}.drawn"
+        _require_network(CTRSpace(source.model.space, schema), drawn, key)
         if canonical(drawn) != canonical(_own_choice(job)):
             raise ConfigError(f"{_KEY}.drawn: found another network than `model`; allowed: the same, as it was drawn")
     elif isinstance(source.model, SASRecSupernetConfig):
@@ -57,13 +58,25 @@ def check_source(job: TrainJob, schema: Schema, warn: Callable[[str], None]) -> 
                 f"model.kind: found {job.model.kind}; allowed: sasrec, since a supernet was trained in "
                 f"{_KEY}.run_folder"
             )
-        SASRecSpace(source.model.space, schema).parse(job.model.model_dump(mode="json"))
+        _require_network(SASRecSpace(source.model.space, schema), job.model, "model")
     elif source.model != job.model:
         raise ConfigError(
             f"model: found another one than in {_KEY}.run_folder ({job.start_from.run_folder}); allowed: the same, or "
             "a network of a supernet that was trained there"
         )
+    if job.start_from.drawn is not None and not isinstance(source.model, NASRecSupernetConfig):
+        raise ConfigError(
+            f"{_KEY}.drawn: found a network; allowed: null, since in {_KEY}.run_folder a model of kind "
+            f"{source.model.kind} was trained, whose weights are not shared by several networks of clicks"
+        )
     _require_tables(job, schema, *checkpoint)
+
+
+def _require_network(space: CTRSpace | SASRecSpace, network: Config, key: str) -> None:
+    try:
+        space.parse(network.model_dump(mode="json"))
+    except ConfigError as error:
+        raise ConfigError(f"{key}, in the space of {_KEY}.run_folder: {error}") from None
 
 
 def _require_tables(job: TrainJob, schema: Schema, checkpoints: CheckpointFolder, name: str) -> None:

@@ -123,6 +123,18 @@ def check_values(job: TuneJob, proposer: Proposer) -> list[TrainJob]:
     return jobs
 
 
+def first_values(job: TuneJob) -> Values:
+    """Return values that `check_values` has found to make a train job."""
+    return _candidates(job, build_proposer(job))[0][1]
+
+
+def with_all_keys(job: TuneJob, values: Values) -> TuneJob:
+    """Return the job with each key of its train job given, those of the space as `values` has them."""
+    tree = train_job(job, 0, job.run_folder, values, "the train job").model_dump(mode="json")
+    own = {key: value for key, value in tree.items() if key not in ("kind", "name", "run_folder")}
+    return job.model_copy(update={"job": own})
+
+
 def _candidates(job: TuneJob, proposer: Proposer) -> list[tuple[str, Values]]:
     known = proposer.all if isinstance(proposer, Drawn) else ()
     drawn = [(f"trial {number}", values) for number, values in enumerate(known)]

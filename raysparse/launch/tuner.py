@@ -20,7 +20,7 @@ from raysparse.launch.run_facts import run_facts
 from raysparse.launch.trainer import absolute
 from raysparse.launch.tune_log import TrialRecord
 from raysparse.launch.tune_trials import Trials, TrialSettings, TuneDisplay, build_scheduler, run_trials
-from raysparse.launch.tune_values import as_overrides, build_proposer, check_values
+from raysparse.launch.tune_values import as_overrides, build_proposer, check_values, first_values, with_all_keys
 from raysparse.models import SequenceModelConfig
 from raysparse.train.run_folder import SUMMARY, RunFolder, RunMode
 
@@ -40,7 +40,12 @@ def open_tune(job: TuneJob, mode: RunMode) -> tuple[TuneJob, RunFolder]:
 
 
 def _refuse_changes(text: str, origin: str, job: TuneJob) -> None:
-    refuse_changes(require_kind(TuneJob, check_job(parse_yaml(text, origin), origin), origin), job)
+    old = require_kind(TuneJob, check_job(parse_yaml(text, origin), origin), origin)
+    if old.space == job.space:
+        # A key that one of them leaves out is no change where the other gives its default.
+        values = first_values(job)
+        old, job = with_all_keys(old, values), with_all_keys(job, values)
+    refuse_changes(old, job)
 
 
 def tune(job: TuneJob, folder: RunFolder, display: TuneDisplay) -> Tree:

@@ -23,7 +23,12 @@ class FixedPressureConfig(Config):
 
 
 class PaperPressureConfig(Config):
-    """EASRec's price, which is higher while deep networks are preferred (its public code; arXiv 2402.00390)."""
+    """EASRec's price, which is higher while deep networks are preferred (its public code; arXiv 2402.00390).
+
+    Of the cost as a share of the largest network's, as the other prices are. EASRec divides a block's cost by the
+    difference of the dearest and the cheapest one and adds blocks up, so that its price of a space with up to K blocks
+    is `K * F_max / (F_max - F_min)` times as much at the same strength.
+    """
 
     kind: Literal["paper"] = "paper"
     strengths: Strengths = Field(default=(0.01, 0.1, 1.0), min_length=1)

@@ -106,3 +106,18 @@ def test_energy_is_not_measured_on_gpus():
     with pytest.raises(ConfigError, match="trials.gpus_per_actor: found 0.5; allowed: 0 with the objective energy_uj"):
         job_of(SEQUENCES | {"searcher": searcher, "trials": {"gpus_per_actor": 0.5}})
     assert job_of(SEQUENCES | {"searcher": searcher}).objectives == ("1-ndcg@10", "energy_uj")
+
+
+@pytest.mark.parametrize(
+    ("finalists", "fault"),
+    [
+        (
+            {"optimizer": {"dense": {"kind": "adam", "learning_rate": 0.05}}},
+            "finalists.optimizer.dense.learning_rate: found 0.05; allowed: left out, as finalists.learning_rates says",
+        ),
+        ({"inherited_days": 7}, "finalists.inherited_days: found 7; allowed: left out with finalists.weights drawn"),
+    ],
+)
+def test_a_key_of_finalists_that_would_do_nothing_is_refused(finalists: dict[str, Any], fault: str):
+    with pytest.raises(ConfigError, match=fault):
+        job_of(CLICKS | {"finalists": finalists})

@@ -139,12 +139,20 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(data: str, tmp_
     with pytest.raises(ConfigError, match="sparse.kind: found sgd; allowed: rowwise_adagrad, as in start_from"):
         check_job_with(model=model, optimizer=sgd)
     too_wide = canonical(one).model_copy(update={"embedding_dim": 16}).model_dump(mode="json")
-    with pytest.raises(ConfigError, match="the choice is not in the space"):
+    with pytest.raises(
+        ConfigError, match=r"model, in the space of start_from.run_folder: the choice is not in the space"
+    ):
         check_job_with(model=too_wide)
+    dims = {"run_folder": str(folder), "drawn": other.model_dump(mode="json") | {"field_dims": [4]}}
+    with pytest.raises(ConfigError, match=r"^start_from.drawn, in the space of start_from.run_folder: "):
+        check_job_with(model=model, start_from=dims)
     trained(job_of(data, str(tmp_path / "dlrm"), callbacks=[]))
     wider = {"kind": "dlrm", "embedding_dim": 4, "bottom": [8], "top": [16]}
     with pytest.raises(ConfigError, match="model: found another one than in start_from.run_folder"):
         check_job_with(model=wider, start_from={"run_folder": str(tmp_path / "dlrm")})
+    useless = {"run_folder": str(tmp_path / "dlrm"), "drawn": one.model_dump(mode="json")}
+    with pytest.raises(ConfigError, match=r"start_from.drawn: found a network; allowed: null, .* of kind dlrm was"):
+        check_job_with(start_from=useless)
     same = job_of(data, "y", callbacks=[], start_from={"run_folder": str(tmp_path / "dlrm")})
     with pytest.raises(ConfigError, match="found the tables item, user in .*; allowed: .* the tables item, people"):
         check_source(same, RENAMED, pytest.fail)

@@ -188,6 +188,10 @@ def test_a_run_folder_is_never_taken_by_accident(tmp_path: Path):
         open_tune(job, "new")
     # More trials at the same time, or of the same draws, are the same run; another metric is not.
     open_tune(tune_job(tmp_path / "run", space, num_parallel=3, num_trials=40), "resume")
+    # So is what says the same, and what a train run may change when it goes on.
+    open_tune(tune_job(tmp_path / "run", space, job={"warm_up_days": 0, "scaling": {"num_workers": 4}}), "resume")
+    with pytest.raises(ConfigError, match=r"differs .*\n  job.warm_up_days: 0 in the run, 1 in the job\nOnly "):
+        open_tune(tune_job(tmp_path / "run", space, job={"warm_up_days": 1}), "resume")
     with pytest.raises(ConfigError, match="last_days: 1 in the run, 2 in the job"):
         open_tune(tune_job(tmp_path / "run", space, last_days=2), "resume")
     (tmp_path / "run" / "trials.jsonl").write_text("{}\n")
