@@ -1,13 +1,15 @@
 """Whether evolution finds better networks than random search at as many evaluations, on the shared weights of a search.
 
 python jobs/bench/searchers.py run --search RUN_FOLDER --folder FOLDER [--seeds 1 2 3] [--actors 2] [--only random]
+                                   [--uniform-within 11500000]
 python jobs/bench/searchers.py table --folder FOLDER [--budgets 350000 700000 1400000]
 
 RUN_FOLDER is that of a `raysparse search` whose supernet is trained; its cache, space, scoring and searcher are used.
 `run` goes on where it was stopped: each search has a journal of its own; of a space of encoders the networks whose
-blocks are all alike are scored, too (`uniform`). `table` prints the least score so far, and within budgets of
-multiply-adds. A journal of the search itself counts when it is copied there as SEARCHER-SEED.jsonl; `run` then has to
-leave out its seed (`--only SEARCHER --seeds ...`), as it goes on with journals of its own alone.
+blocks are all alike are scored, too (`uniform`), all or those that take so many multiply-adds at most. `table` prints
+the least score so far, and within budgets of multiply-adds. A journal of the search itself counts when it is copied
+there as SEARCHER-SEED.jsonl; `run` then has to leave out its seed (`--only SEARCHER --seeds ...`), as it goes on with
+journals of its own alone.
 """
 
 import argparse
@@ -43,18 +45,22 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="searchers to run; all where it is left out")
+    parser.add_argument("--uniform-within", type=int)
     parser.add_argument("--budgets", nargs="+", type=int, default=[])
     arguments = parser.parse_args()
     if arguments.what == "run":
         if arguments.search is None:
             parser.error("run needs --search")
-        run(arguments.folder, arguments.search, arguments.seeds, arguments.actors, arguments.only)
+        runs = (arguments.seeds, arguments.actors, arguments.only)
+        run(arguments.folder, arguments.search, *runs, arguments.uniform_within)
     print(table(arguments.folder))
     if arguments.budgets:
         print("\n" + budget_table(arguments.folder, arguments.budgets))
 
 
-def run(folder: Path, search: Path, seeds: list[int], actors: int, only: list[str] | None) -> None:
+def run(
+    folder: Path, search: Path, seeds: list[int], actors: int, only: list[str] | None, uniform_within: int | None
+) -> None:
     job = require_kind(SearchJob, check_job(load_tree(search / JOB), str(search)), str(search))
     job = job.model_copy(update={"trials": job.trials.model_copy(update={"num_actors": actors})})
     kind = kind_of(job, Dataset.open(job.data.path))
@@ -71,7 +77,8 @@ def run(folder: Path, search: Path, seeds: list[int], actors: int, only: list[st
         for name, config in searchers.items()
     ]
     if isinstance(space, SASRecSpace):
-        runs.append((f"{UNIFORM}-1", {"kind": UNIFORM}, 1, ListedSearch(space, space.uniform())))
+        alike = [one for one in space.uniform() if uniform_within is None or space.cost(one).macs <= uniform_within]
+        runs.append((f"{UNIFORM}-1", {"kind": UNIFORM, "within": uniform_within}, 1, ListedSearch(space, alike)))
     for name, config, seed, fresh in runs:
         if only is not None and name.rpartition("-")[0] not in only:
             continue
