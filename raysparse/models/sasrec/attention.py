@@ -30,6 +30,11 @@ class Projections(nn.Module):
         """Return queries, keys and values of each item, side by side."""
         return nn.functional.linear(values, self.weight.flatten(0, 1), self.bias.flatten())
 
+    def apart(self, asking: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries of some items, `[P, D]` to `[P, W]`, and keys and values of all, `[T, D]` to `[T, 2 * W]`."""
+        queries = nn.functional.linear(asking, self.weight[0], self.bias[0])
+        return queries, nn.functional.linear(values, self.weight[1:].flatten(0, 1), self.bias[1:].flatten())
+
 
 def produced_rows(module: nn.Linear | Projections) -> Tensor:
     """Return the weights that make each column of a layer's output, `[W, ...]`; a view."""
@@ -63,7 +68,8 @@ class CausalAttention(nn.Module):
         if not buckets:
             attended = self.project(values).chunk(3, dim=1)[0]
         elif wanted is not None and wanted.are_ends:
-            attended = self._attend_at_ends(values, buckets, wanted)
+            queries, others = self.project.apart(values[wanted.places], values)
+            attended = by_sequence(buckets, queries, others, self._attend_from_ends)
         else:
             attended = by_bucket(buckets, self.project(values), self._attend)
             attended = attended if wanted is None else attended[wanted.places]
@@ -71,12 +77,6 @@ class CausalAttention(nn.Module):
 
     def _attend(self, projected: Tensor, _: Bucket) -> Tensor:
         return attend(projected, self, self.kind)
-
-    def _attend_at_ends(self, values: Tensor, buckets: list[Bucket], wanted: Wanted) -> Tensor:
-        weight, bias = self.project.weight, self.project.bias
-        queries = nn.functional.linear(values[wanted.places], weight[0], bias[0])
-        others = nn.functional.linear(values, weight[1:].flatten(0, 1), bias[1:].flatten())
-        return by_sequence(buckets, queries, others, self._attend_from_ends)
 
     def _attend_from_ends(self, queries: Tensor, others: Tensor, bucket: Bucket) -> Tensor:
         """Attend from one place of each sequence `[N, W]` to all of its items `[N, L, 2 * W]`: to `[N, W]`."""
