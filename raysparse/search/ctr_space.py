@@ -247,7 +247,7 @@ class CTRSpace:
         """The block that makes the smallest network, alone behind the raw input.
 
         Another block before it would have to read the raw input, too, and adds to what that costs. Only where a menu
-        has nothing cheaper than `dot` can one of the few tokens of a block before it be cheaper than one of all features.
+        has nothing cheaper than `dot` can one of a few tokens of a block before it be cheaper than one of all features.
         """
         menu = self.menu
         blocks = (
