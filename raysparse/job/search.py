@@ -183,8 +183,8 @@ class SearchJob(Config):
         if len(set(rates)) < len(rates):
             yield ("finalists", "learning_rates"), rates, "each learning rate once"
         rate, default = self.finalists.optimizer.dense.learning_rate, OptimizerConfig().dense.learning_rate
-        if rate != default:
-            allowed = "left out, as finalists.learning_rates says with which rates each is trained"
+        if rate != default and rate not in rates:
+            allowed = "left out, or one of finalists.learning_rates, which say with which rates each is trained"
             yield ("finalists", "optimizer", "dense", "learning_rate"), rate, allowed
         days = self.finalists.inherited_days
         if self.finalists.weights != "inherited" and days != FinalistsConfig().inherited_days:

@@ -113,7 +113,7 @@ def test_energy_is_not_measured_on_gpus():
     [
         (
             {"optimizer": {"dense": {"kind": "adam", "learning_rate": 0.05}}},
-            "finalists.optimizer.dense.learning_rate: found 0.05; allowed: left out, as finalists.learning_rates says",
+            "finalists.optimizer.dense.learning_rate: found 0.05; allowed: left out, or one of finalists",
         ),
         ({"inherited_days": 7}, "finalists.inherited_days: found 7; allowed: left out with finalists.weights drawn"),
     ],
