@@ -8,8 +8,8 @@ from torch import Tensor
 
 _PLACES_PER_BUCKET = 512
 """Padding included; a bucket of fewer costs more in calls than it saves. For 256 sequences of 7 to 9 items in the mean,
-for 64 of 100 and for 64 of very different lengths a step on a CPU is as long from 128 to 512, within 5 percent, and
-longer from 1,024 on."""
+for 64 of 100 and for 64 of very different lengths a step on a CPU (medians of 40) is as long from 128 to 512, within 6
+percent, and up to 8 percent longer at 1,024 and 19 at 2,048."""
 
 
 @dataclass(frozen=True)
